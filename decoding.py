@@ -1,0 +1,105 @@
+"""From a picture file to a uint8 square: the same way in training, evaluation and search.
+
+A picture is turned upright, laid on white where it is transparent, cropped to its central square and resized. What is
+not a whole picture is refused by name: never replaced, never half decoded.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+# More pixels than any photograph worth training on, and at three bytes each still a bounded piece of memory.
+MAX_PIXELS = 100_000_000
+
+
+class UnreadablePicture(Exception):
+    """A file that cannot be decoded. Its message says why."""
+
+
+def decode(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode a picture file: upright, the first frame, on white where transparent, uint8 RGB [height, width, 3].
+
+    The size is read from the header and checked before any memory is taken for pixels. Raises `UnreadablePicture`
+    for whatever is not a whole picture of at most `max_pixels` pixels.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 (called for every picture: Path costs more than the open)
+            data = file.read()
+    except OSError as error:
+        raise UnreadablePicture(f"cannot be read: {error.strerror}") from error
+    if not data:
+        raise UnreadablePicture("is an empty file")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise UnreadablePicture(f"has {width} x {height} pixels, more than {max_pixels // 1_000_000} million")
+            if image.format == "JPEG" and image.mode in ("RGB", "L"):
+                return decode_jpeg(data)
+            return decode_other(image)
+    except UnreadablePicture:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnreadablePicture("has far too many pixels") from error
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, cv2.error,
+            AttributeError, NotImplementedError, RuntimeError, MemoryError, OverflowError) as error:  # fmt: skip
+        # Pillow's readers raise all of these on mangled files of one format or another.
+        raise UnreadablePicture(f"cannot be decoded ({type(error).__name__})") from error
+
+
+def decode_jpeg(data: bytes) -> np.ndarray:
+    """Decode a grey or colour JPEG with OpenCV, which is the fastest and turns it upright itself."""
+    if jpeg_is_cut_short(data):
+        raise UnreadablePicture("is cut short")
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise UnreadablePicture("cannot be decoded")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def jpeg_is_cut_short(data: bytes) -> bool:
+    """Whether a JPEG has no end after its first scan begins: decoders would fill the rest with grey without a word."""
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xDA:  # start of scan; a thumbnail's own end lies before it
+            return data.rfind(b"\xff\xd9") < place
+        # Fill bytes and markers without a length stand alone.
+        place += 1 if marker == 0xFF else 2 if 0xD0 <= marker <= 0xD8 or marker == 0x01 else (
+            2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        )  # fmt: skip
+    return data.rfind(b"\xff\xd9") < 0
+
+
+def decode_other(image: Image.Image) -> np.ndarray:
+    """Decode what is no plain JPEG with Pillow, which knows palettes, transparency, 16 bits, CMYK and frames."""
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return np.repeat(to_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def to_eight_bits(grey: np.ndarray) -> np.ndarray:
+    """Scale grey values of more than 8 bits, [height, width], to uint8: by 65535, or by the largest if that is more."""
+    grey = np.nan_to_num(grey.astype(np.float64)).clip(0)
+    return np.rint(grey * (255 / max(65535.0, float(grey.max())))).astype(np.uint8)
+
+
+def to_square(picture: np.ndarray, side: int) -> np.ndarray:
+    """Crop uint8 [height, width, 3] to its central square and resize that to [side, side, 3]."""
+    height, width = picture.shape[:2]
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    square = picture[top : top + short, left : left + short]
+    if short == side:
+        return np.ascontiguousarray(square)
+    return cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if short > side else cv2.INTER_LINEAR)

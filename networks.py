@@ -1,0 +1,208 @@
+"""The nets: a backbone, the bottleneck on it whose output is the embedding, and stage 1's classifier head.
+
+    pictures -> backbone (AlexNet) -> bottleneck (256) -> embedding         EmbeddingNet, what both stages train
+                                                          -> PReLU -> linear -> class scores    StyleClassifier, stage 1
+
+To change the backbone, add a line to `BACKBONES`: any net that turns pictures into a vector will do.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from utils import UserError
+
+# Mean and deviation of ImageNet's colours, which torchvision's weights expect; centring is what matters for others.
+COLOUR_MEAN = (0.485, 0.456, 0.406)
+COLOUR_DEVIATION = (0.229, 0.224, 0.225)
+
+
+def alexnet_bn(**options: Any) -> nn.Module:
+    """AlexNet with batch normalisation after each convolution: no part of the method, an option that trains faster."""
+    net = torchvision.models.alexnet(**options)
+    layers: list[nn.Module] = []
+    for layer in net.features:
+        layers.append(layer)
+        if isinstance(layer, nn.Conv2d):
+            layers.append(nn.BatchNorm2d(layer.out_channels))
+    net.features = nn.Sequential(*layers)
+    return net
+
+
+# Name of --arch: what makes the net, with 1000 outputs as on ImageNet. `dropout` reaches those that have it.
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "alexnet": torchvision.models.alexnet,
+    "alexnet_bn": alexnet_bn,
+    "googlenet": partial(torchvision.models.googlenet, aux_logits=False, init_weights=False, transform_input=True),
+    "resnet18": torchvision.models.resnet18,
+    "resnet50": torchvision.models.resnet50,
+    "vgg16": torchvision.models.vgg16,
+}
+HAVE_DROPOUT = ("alexnet", "alexnet_bn", "googlenet", "vgg16")
+BACKBONE_OUTPUTS = 1000
+
+
+class EmbeddingNet(nn.Module):
+    """A backbone and the bottleneck on its outputs: the net that stage 1 pre-trains and stage 2's branches share."""
+
+    def __init__(self, arch: str, embedding_dim: int = 256, dropout: float = 0.5) -> None:
+        super().__init__()
+        options = {"dropout": dropout} if arch in HAVE_DROPOUT else {}
+        self.backbone = BACKBONES[arch](**options)
+        self.bottleneck = nn.Linear(BACKBONE_OUTPUTS, embedding_dim)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures, float [n, 3, size, size] with centred colours, to embeddings, float [n, embedding_dim]."""
+        return self.bottleneck(self.backbone(pictures))
+
+
+class StyleClassifier(nn.Module):
+    """Stage 1: class scores on top of the embedding."""
+
+    def __init__(self, embedding: EmbeddingNet, classes: int) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.head = nn.Sequential(nn.PReLU(), nn.Linear(embedding.bottleneck.out_features, classes))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures, float [n, 3, size, size], to class scores before the softmax, float [n, classes]."""
+        return self.head(self.embedding(pictures))
+
+
+def rebuild(checkpoint: dict[str, Any], where: str) -> tuple[EmbeddingNet, StyleClassifier | None]:
+    """Rebuild the embedding net of a `best.pt`, and stage 1's classifier if it is one, on the CPU.
+
+    The net is made without memory of its own, compared with the weights in the file, and only then filled.
+    Raises `UserError` for a checkpoint that does not describe a net of this project or does not fit it.
+    """
+    arch, width = checkpoint.get("arch"), checkpoint.get("embedding_dim")
+    classes, weights = checkpoint.get("classes"), checkpoint.get("weights")
+    if arch not in BACKBONES or not isinstance(width, int) or not 0 < width < 2**20 or not isinstance(classes, list):
+        raise UserError(f"{where}: does not say which net it holds; is it a best.pt of this project?")
+    with torch.device("meta"):
+        classifier = StyleClassifier(EmbeddingNet(arch, width), len(classes))
+        stage2 = nn.ModuleDict({"embedding": classifier.embedding})
+    net = classifier if checkpoint.get("stage") == 1 else stage2
+    check_weights(net, weights, where)
+    net.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
+    embedding = classifier.embedding.eval().requires_grad_(False)
+    return embedding, classifier.eval() if checkpoint.get("stage") == 1 else None
+
+
+def check_weights(module: nn.Module, state: Any, where: str) -> None:
+    """Compare a state dict's names and shapes with a net's, which may lie on the meta device.
+
+    So nothing is allocated for a file that does not fit. Raises `UserError`.
+    """
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{where}: holds no weights")
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    if found != expected:
+        odd = min((name for name in expected | found if expected.get(name) != found.get(name)), key=str)
+        raise UserError(
+            f"{where}: does not fit the net, first at {odd} (net {expected.get(odd)}, file {found.get(odd)}); was it "
+            f"trained with another --arch or --embedding-dim?"
+        )
+
+
+def build_embedding(arch: str, embedding_dim: int, weights: str, dropout: float, image_size: int) -> EmbeddingNet:
+    """Make a fresh embedding net for stage 1, its backbone with `weights`: none, imagenet, or a file.
+
+    Raises `UserError` for pictures too small for the backbone and for weights that cannot be had or do not fit.
+    """
+    check_image_size(arch, image_size)
+    net = EmbeddingNet(arch, embedding_dim, dropout)
+    if weights == "none":
+        initialise(net)
+    elif weights == "imagenet":
+        net.backbone.load_state_dict(download_imagenet(arch))
+    else:
+        load_backbone(net, Path(weights))
+    return net
+
+
+def check_image_size(arch: str, image_size: int) -> None:
+    """Try a picture's shape on a net without memory. Raises `UserError` if it is too small for the backbone."""
+    with torch.device("meta"):
+        net = EmbeddingNet(arch).eval()
+        try:
+            net(torch.empty(1, 3, image_size, image_size))
+        except RuntimeError as error:
+            raise UserError(f"--image-size {image_size}: is too small for {arch}; try 96 or more") from error
+
+
+def download_imagenet(arch: str) -> dict[str, Tensor]:
+    """Have torchvision download its ImageNet weights of a backbone, or take them from its cache.
+
+    Raises `UserError` where torchvision has none, or the download fails.
+    """
+    if arch not in torchvision.models.list_models():
+        raise UserError(f"--weights imagenet: there are none for {arch}; use --weights none or another --arch")
+    weights = torchvision.models.get_model_weights(arch).DEFAULT
+    try:
+        state = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise UserError(
+            f"--weights imagenet: {weights.url} could not be downloaded ({error}); without internet, fetch it on "
+            f"another machine and put it into {folder}"
+        ) from error
+    return {name: value for name, value in state.items() if not name.startswith("aux")}
+
+
+def load_backbone(net: EmbeddingNet, path: Path) -> None:
+    """Load a backbone's weights from a file: a torchvision state dict, or a run's `best.pt` (then the bottleneck too)."""
+    state = load_safely(path)
+    if "weights" in state:
+        source, _ = rebuild(state, str(path))
+        check_weights(net, source.state_dict(), str(path))
+        net.load_state_dict(source.state_dict())
+        return
+    check_weights(net.backbone, state, str(path))
+    net.backbone.load_state_dict(state)
+
+
+def load_safely(path: Path) -> dict[str, Any]:
+    """Read a file of tensors and plain data without running any code that it may hold, memory-mapped on the CPU.
+
+    Raises `UserError` for a file that is missing, damaged or unsafe.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; train it first, or correct the path") from error
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError,
+            AttributeError, zipfile.BadZipFile, MemoryError, AssertionError, ImportError) as error:  # fmt: skip
+        # What torch.load raises for damaged and foreign files; its own texts are long and advise unsafe loading.
+        raise UserError(f"{path}: is damaged, or no file of weights ({type(error).__name__}); train it anew") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no weights; is it a checkpoint of something else?")
+    return content
+
+
+def initialise(net: EmbeddingNet) -> None:
+    """Draw the weights of a net that starts from nothing so that signals keep their scale from layer to layer.
+
+    He et al.'s scale before a ReLU, 1 / sqrt(inputs) for the linear layers without one (the backbone's outputs and
+    the bottleneck), biases zero. torchvision's own initialisation shrinks AlexNet's signals by a thousand.
+    """
+    for layer in net.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            straight = layer is net.bottleneck or (
+                isinstance(layer, nn.Linear) and layer.out_features == BACKBONE_OUTPUTS
+            )
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if straight else "relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,160 @@
+"""Stage 2: the triplet embedding, in which distance means difference in style.
+
+    python train.py --data DIR                         # starts from runs/stage1, writes runs/stage2
+    python train.py --data DIR --resume                # goes on with it after it was stopped
+    python train.py --filenames F --triplets T         # triplets from a file: lines `a b c`, a nearer to c than to b
+    torchrun --nproc_per_node=8 train.py --data DIR    # on eight GPUs
+
+Three branches that share all their weights, margin ranking loss on Euclidean distances, SGD at 0.001, 50 epochs.
+Anchor and positive share the style and differ in content; the negative has another style and the anchor's content
+(section 3.2.1 of "Sketching with Style", Collomosse et al., ICCV 2017). Run `classification_net.py` first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset import SPLITS, Collection, classes_of
+from networks import rebuild
+from retrieval import mean_average_precision
+from run_folder import BEST, BEST_FORMAT, read_checkpoint, read_split, settle_options
+from session import get_stage_parser, open_session, positive_number
+from training import Progress, Task, predict, split_evenly, train
+from triplet_network import TripletNet, embed, triplet_losses
+from triplets import count_fallbacks, draw_epoch, draw_triplets, read_triplets
+from utils import UserError, derive_seed, run_script
+
+COLUMNS = (
+    "epoch", "train_loss", "train_triplet_accuracy", "val_loss", "val_triplet_accuracy", "val_map", "lr",
+    "images_per_second", "seconds",
+)  # fmt: skip
+VAL_TRIPLETS = 10  # fixed validation triplets for each validation picture as the anchor
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options of stage 2."""
+    parser = get_stage_parser(__doc__, run="runs/stage2", epochs=50)
+    parser.add_argument("--stage1", default="runs/stage1", metavar="DIR", help="run of stage 1 to start from; it decides "
+                        "the net, the picture size and the classes; default %(default)s")  # fmt: skip
+    triplet = parser.add_argument_group("triplets")
+    triplet.add_argument("--margin", type=positive_number, default=0.2, help="by which a negative should be farther than "
+                         "a positive; distances are at most 2; default %(default)s, as published")  # fmt: skip
+    triplet.add_argument("--momentum", type=float, default=0.9, metavar="M", help="of SGD; default %(default)s")
+    triplet.add_argument("--triplets", metavar="FILE", help="take the triplets from a file instead of drawing them: "
+                         "lines `a b c` of picture numbers counted from 0, a nearer to c than to b")  # fmt: skip
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train the embedding; leave everything in `args.run`."""
+    args = settle_options(args, get_parser())
+    stage1 = read_checkpoint(Path(args.stage1) / BEST, BEST_FORMAT)
+    embedding, _ = rebuild(stage1, str(Path(args.stage1) / BEST))
+    label = stage1["label"]
+    with open_session(args, stage=2, label=label, image_size=stage1["image_size"], columns=COLUMNS) as session:
+        collection, device = session.collection, session.device
+        check_stage1(collection, stage1, Path(args.stage1))
+        net = TripletNet(embedding.train().requires_grad_(True)).to(device, memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum, fused=True)
+
+        draw, val_triplets = choose_triplets(collection, label, args)
+        val_rows = collection.rows("val")
+        places = torch.from_numpy(np.searchsorted(val_rows, val_triplets)).to(device)
+        val_labels = torch.from_numpy(classes_of(collection, label)[1][val_rows]).to(device)
+
+        def plan(epoch: int) -> list[np.ndarray]:
+            return split_evenly(draw(epoch), args.batch_size)
+
+        def losses(branches: tuple[Tensor, Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+            return triplet_losses(*branches, args.margin)
+
+        def validate() -> dict[str, float]:
+            embeddings = predict(lambda pictures: embed(net.embedding, pictures), val_rows, session.equipment)
+            loss, right = triplet_losses(*embeddings[places].unbind(dim=1), args.margin)
+            return {
+                "val_loss": loss.mean().item(),
+                "val_triplet_accuracy": right.float().mean().item(),
+                "val_map": mean_average_precision(embeddings, val_labels),
+            }
+
+        # Triplets from a file may come without styles, and then there is no retrieval to score.
+        score = "val_map" if collection.styles else "val_triplet_accuracy"
+        kept = {name: value for name, value in stage1.items() if name not in ("format", "weights", "epoch", "score")}
+        task = Task(net, optimizer, plan, losses, validate, COLUMNS, score, {**kept, "stage": 2})
+        progress = train(task, session.run, args, session.equipment)
+        report(progress, args, score, session.run)
+
+
+def check_stage1(collection: Collection, stage1: dict[str, Any], run: Path) -> None:
+    """Refuse a stage 1 with other classes, or whose training pictures are now used to validate or test.
+
+    Raises `UserError`.
+    """
+    names, _ = classes_of(collection, stage1["label"])
+    if names and list(names) != stage1["classes"]:
+        raise UserError(
+            f"--stage1 {run}: was trained on the {stage1['label']}s {', '.join(stage1['classes'])}; {collection.source} "
+            f"has {', '.join(names)}; train stage 1 on the same data"
+        )
+    before = read_split(run)
+    leaked = [
+        path for path, now in zip(collection.paths, collection.split, strict=True)
+        if before.get(path) == "train" and now in SPLITS[1:]
+    ]  # fmt: skip
+    if leaked:
+        raise UserError(
+            f"--stage1 {run}: {len(leaked)} pictures that it was trained on are now for validation or test, first "
+            f"{leaked[0]}; use the same data and --split-seed for both stages"
+        )
+
+
+def choose_triplets(
+    collection: Collection, label: str, args: argparse.Namespace
+) -> tuple[Callable[[int], np.ndarray], np.ndarray]:
+    """How an epoch's training triplets are made, and the fixed validation triplets, int64 [n, 3]."""
+    if args.triplets:
+        given = read_triplets(Path(args.triplets), collection)
+
+        def shuffle(epoch: int) -> np.ndarray:
+            return np.random.default_rng(derive_seed(args.seed, "order", epoch)).permutation(given["train"])
+
+        return shuffle, given["val"]
+    _, number = classes_of(collection, label)
+    _, other = classes_of(collection, "content" if label == "style" else "style")
+    train_rows, val_rows = collection.rows("train"), collection.rows("val")
+    warn_of_fallbacks(number, other, train_rows)
+
+    def draw(epoch: int) -> np.ndarray:
+        return draw_epoch(number, other, train_rows, args.seed, epoch)
+
+    seeds = [derive_seed(args.split_seed, "validation triplets", part) for part in range(VAL_TRIPLETS)]
+    return draw, np.concatenate([draw_triplets(number, other, val_rows, seed) for seed in seeds])
+
+
+def warn_of_fallbacks(number: np.ndarray, other: np.ndarray, rows: np.ndarray) -> None:
+    """Say for how many anchors the rule of section 3.2.1 cannot be kept."""
+    positives, negatives = count_fallbacks(number, other, rows)
+    if positives or negatives:
+        print(f"note: of {len(rows)} anchors {positives} have no positive of another content and {negatives} no negative "
+              f"of their own content; they get any picture of the same, or of another, class")  # fmt: skip
+
+
+def report(progress: Progress, args: argparse.Namespace, score: str, run: Path) -> None:
+    """Say how the run ended, whether it collapsed, and what comes next."""
+    best = f"{score} {progress.best_score:.3f} in epoch {progress.best_epoch}"
+    print(f"done: best {best}; weights in {run / BEST}")
+    if progress.history[-1]["train_loss"] > 0.95 * args.margin:
+        print(f"warning: the loss ended at the margin ({args.margin}): all embeddings are about the same (collapse), or "
+              f"nothing was learnt; try more epochs or another --lr, and look at val_triplet_accuracy")  # fmt: skip
+    print(f"next: python evaluate.py {args.stage1} {run}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_script(get_parser, main))
