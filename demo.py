@@ -4,7 +4,7 @@
     python demo.py data/demo --per-cell 40          # 3,960 pictures: enough to tell recipes apart
     python demo.py --sheet images/demo.png          # only the sample sheet: a row per style, a column per content
 
-`drawings.py` and `contents.py` say what is depicted, `renderings.py` and `moods.py` how. The pictures lie in
+The folder `standin` holds what is depicted (`contents.py`) apart from how (`media.py`, `moods.py`). The pictures lie in
 DIR/<style>/<content>/<picture>.jpg, and DIR/index.csv lists them. Each picture depends on (seed, style, content,
 number) alone, so that the same command draws the same collection with any number of processes, and so that one that
 was interrupted can be completed by running it again.
@@ -15,9 +15,10 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import os
-from collections.abc import Iterator
+import shlex
+import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -29,9 +30,10 @@ import numpy as np
 from tqdm import tqdm
 
 import utils
-from contents import CONTENTS, draw
-from moods import STYLES
-from renderings import make_plan
+from standin.contents import CONTENTS, draw
+from standin.media import reproduced
+from standin.moods import STYLES
+from standin.plans import make_plan
 
 VERSION = 1  # of the drawings: raise it when the same seed draws something else
 
@@ -55,17 +57,26 @@ def picture(cell: Cell, size: int, seed: int) -> np.ndarray:
     drawing = draw(cell.content, rng)
     # Drawn larger and shrunk: that smooths the edges.
     large = STYLES[cell.style](make_plan(drawing, size * (3 if size <= 160 else 2)), rng)
+    large = reproduced(large, rng)
     small = cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA)
     return np.round(np.clip(small, 0, 1) * 255).astype(np.uint8)
 
 
+def start_worker() -> None:
+    """Set up a process of the pool: one thread each, and Ctrl-C is the parent's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+
+
 def write_picture(cell: Cell, folder: Path, size: int, seed: int) -> None:
-    """Draw one picture and write it into the collection, whole or not at all. One worker's job."""
-    cv2.setNumThreads(1)  # the pictures are spread over the processes already
-    rgb = picture(cell, size, seed)
-    done, jpeg = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
-    assert done
-    utils.write_whole(folder / cell.path, jpeg.tobytes())
+    """Draw one picture and write it into the collection, whole or not at all."""
+    utils.write_whole(folder / cell.path, encoded(picture(cell, size, seed), ".jpg"))
+
+
+def encoded(rgb: np.ndarray, suffix: str) -> bytes:
+    """A picture (uint8 [h, w, 3], red, green, blue) as the bytes of a .jpg or .png file."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 93] if suffix == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    return cv2.imencode(suffix, rgb[..., ::-1], quality)[1].tobytes()
 
 
 def cells(per_cell: int) -> Iterator[Cell]:
@@ -88,74 +99,83 @@ def index_csv(per_cell: int) -> str:
 def claim(folder: Path, options: dict[str, int]) -> None:
     """Make the folder this collection's. Raises `UserError` where it holds anything else: nothing is overwritten."""
     note = folder / "demo.json"
-    if folder.exists() and not folder.is_dir():
-        raise utils.UserError(f"{folder}: is a file; name another folder")
-    if not folder.exists() or not any(folder.iterdir()):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        utils.write_whole(note, json.dumps(options, indent=2) + "\n")
+        # A run that was killed while it wrote its first file leaves only the beginnings of that file.
+        empty = all(entry.name.startswith(".demo.json.") for entry in folder.iterdir())
+    except OSError as error:
+        raise utils.UserError(f"{folder}: cannot be used: {error.strerror}; name another folder") from error
+    if empty:
+        utils.write_json(note, options)
         return
     if not note.is_file():
         raise utils.UserError(f"{folder}: holds something else already; name a new or an empty folder")
-    try:
-        found = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise utils.UserError(f"{note}: cannot be read ({error}); name a new or an empty folder") from error
+    found = utils.read_json(note)
     if found != options:
-        raise utils.UserError(
-            f"{folder}: holds a collection drawn with other options {json.dumps(found)}; name another folder"
-        )
+        raise utils.UserError(f"{folder}: holds a collection drawn with other options, {found}; name another folder")
+
+
+def draw_all(todo: list[Cell], job: Callable[[Cell], None], workers: int, bar: tqdm) -> None:
+    """Do the job for each of the pictures, in this process (`workers` 1) or in several."""
+    if workers == 1:
+        for cell in todo:
+            job(cell)
+            bar.update()
+        return
+    # Fresh processes rather than forked ones: the same on every system, and safe beside other threads.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker) as pool:
+        try:
+            for _ in pool.map(job, todo, chunksize=4):
+                bar.update()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def draw_collection(args: argparse.Namespace) -> None:
     """Draw what is missing of the collection into `args.folder` and say what came out."""
     folder = Path(args.folder)
     claim(folder, {"per_cell": args.per_cell, "size": args.size, "seed": args.seed, "version": VERSION})
-    todo = [cell for cell in cells(args.per_cell) if not (folder / cell.path).is_file()]
     total = args.per_cell * len(STYLES) * len(CONTENTS)
-    for parent in {(folder / cell.path).parent for cell in todo}:
-        parent.mkdir(parents=True, exist_ok=True)
+    todo = [cell for cell in cells(args.per_cell) if not (folder / cell.path).is_file()]
+    for cell in todo:
+        (folder / cell.path).parent.mkdir(parents=True, exist_ok=True)
     job = partial(write_picture, folder=folder, size=args.size, seed=args.seed)
-    workers = min(args.workers, max(1, len(todo) // 8))
-    with tqdm(total=total, initial=total - len(todo), desc="drawing", unit="picture", disable=None) as bar:
-        if workers == 1:
-            for cell in todo:
-                job(cell)
-                bar.update()
-        else:
-            # Fresh processes rather than forked ones: the same everywhere, and safe beside other threads.
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                try:
-                    for _ in pool.map(job, todo, chunksize=4):
-                        bar.update()
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
+    workers = min(args.workers, max(1, len(todo) // 8))  # a process takes seconds to start
+    try:
+        with tqdm(total=total, initial=total - len(todo), desc="drawing", unit="picture", disable=None) as bar:
+            draw_all(todo, job, workers, bar)
+    except KeyboardInterrupt as stop:
+        raise utils.Interrupted(f"interrupted; the same command completes {folder}") from stop
     if not (folder / "index.csv").is_file():
         utils.write_whole(folder / "index.csv", index_csv(args.per_cell))
-    drawn = f"{len(todo)} pictures drawn" if todo else "Nothing to draw, the collection is complete"
-    print(f"{drawn}: {len(STYLES)} styles x {len(CONTENTS)} contents x {args.per_cell} = {total} in {folder}")
-    print(f"Next: python classification_net.py --data {folder} --image-size 96 --epochs 10")
+    drawn = f"Drawn: {len(todo)} pictures" if todo else "Nothing to draw, the collection is complete"
+    print(
+        f"{drawn}. {folder} holds {len(STYLES)} styles x {len(CONTENTS)} contents x {args.per_cell} = {total} pictures"
+    )
+    print(f"Next: python classification_net.py --data {shlex.quote(str(folder))} --image-size 96 --epochs 10")
 
 
 def draw_sheet(path: Path, seed: int) -> None:
     """Write a sample sheet: a labelled row per style and a labelled column per content, one picture each."""
-    tile, gap, left, top = 88, 4, 108, 24
-    rows, columns = len(STYLES), len(CONTENTS)
-    sheet = np.full((top + rows * (tile + gap), left + columns * (tile + gap), 3), 255, np.uint8)
+    tile, gap, left, top = 68, 3, 108, 24
+    sheet = np.full((top + len(STYLES) * (tile + gap), left + len(CONTENTS) * (tile + gap), 3), 255, np.uint8)
+    for j, content in enumerate(CONTENTS):
+        width = cv2.getTextSize(content, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)[0][0]
+        label(sheet, content, left + j * (tile + gap) + (tile - width) // 2, 16)
     for i, style in enumerate(STYLES):
         y = top + i * (tile + gap)
         label(sheet, style, 4, y + tile // 2 + 4)
         for j, content in enumerate(CONTENTS):
             x = left + j * (tile + gap)
-            if i == 0:
-                width = cv2.getTextSize(content, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)[0][0]
-                label(sheet, content, x + (tile - width) // 2, 16)
-            sheet[y : y + tile, x : x + tile] = picture(Cell(style, content, 0), tile, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    compact = path.suffix.lower() == ".png" and {"params": [cv2.IMWRITE_PNG_COMPRESSION, 9]} or {}
-    done, data = cv2.imencode(path.suffix.lower(), sheet[..., ::-1], **compact)
-    assert done
-    utils.write_whole(path, data.tobytes())
+            shown = picture(Cell(style, content, 0), 96, seed)
+            sheet[y : y + tile, x : x + tile] = cv2.resize(shown, (tile, tile), interpolation=cv2.INTER_AREA)
+    if path.suffix.lower() == ".png":
+        sheet = sheet // 8 * 8 + sheet // 32  # 32 steps a colour make the file a third as large
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise utils.UserError(f"--sheet {path}: its folder cannot be made: {error.strerror}") from error
+    utils.write_whole(path, encoded(sheet, path.suffix.lower()))
     print(f"Sample sheet: {path}")
 
 
@@ -190,7 +210,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--per-cell", type=partial(whole, least=1, most=10000), default=10, metavar="N",
-        help="pictures of each style and content (default: 10, that is 990 in all); more make training better and slower",
+        help="pictures of each style and content (default: 10, that is 990 in all); more train better and slower",
     )  # fmt: skip
     parser.add_argument(
         "--size", type=partial(whole, least=32, most=1024), default=128, metavar="PX",

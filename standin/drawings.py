@@ -1,7 +1,7 @@
 """Drawings of the stand-in collection: coloured shapes, the backgrounds, and how an object is placed in front of one.
 
 A `Drawing` is a list of shapes painted from the back to the front. `contents.py` models the objects out of them and
-`renderings.py` renders any drawing in any style.
+`media.py` renders any drawing in any style.
 
 While an object is modelled, x runs to the right and y *up* from its feet. `place` turns that into the picture's
 coordinates: both from 0 to 1, y running down.
@@ -143,12 +143,11 @@ def near(rng: Rng, *colours: Colour) -> Colour:
 
 DARK: Colour = (0.12, 0.12, 0.14)
 WHITE: Colour = (0.97, 0.97, 0.95)
-FUR = ((0.85, 0.55, 0.25), (0.25, 0.23, 0.24), (0.6, 0.6, 0.62), (0.93, 0.9, 0.85), (0.5, 0.34, 0.22), (0.8, 0.68, 0.5))
 GREEN = ((0.3, 0.55, 0.22), (0.45, 0.62, 0.25), (0.2, 0.42, 0.25), (0.55, 0.6, 0.28))
 LEAF = (*GREEN, (0.85, 0.5, 0.18), (0.75, 0.28, 0.2), (0.9, 0.72, 0.25), (0.92, 0.7, 0.78))
 
 
-# --- the background and the object in front of it -----------------------------------------------------------------------------------
+# --- the background and the object in front of it ---------------------------------------------------------------------
 
 
 def scene(rng: Rng) -> tuple[list[Shape], float]:

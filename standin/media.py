@@ -1,186 +1,39 @@
-"""How it is depicted: eleven ways of rendering any drawing, named and ordered as the style classes of BAM.
+"""How it is depicted: seven media that render any drawing, and the palettes and papers that they share.
 
-A style knows nothing of contents: it gets a `Drawing` (see `drawings.py`), turns it into a `Plan` of pixels and paints.
-The first seven are media. The last four are moods: each recolours the drawing, renders it in one of several media and
-lays light and weather over it, so that a mood is not simply a medium or a palette. Palettes, papers, line weights and
-tools vary within each style; many of them occur in several styles, so that colour alone does not tell the style.
-
-Pictures in here are float32 [S, S, 3], red, green, blue from 0 to 1, and masks float32 [S, S] from 0 to 1; `u` is the
-unit that all lengths are counted in, S / 384 pixels.
+A style knows nothing of contents: it gets a `Plan` (a drawing as pixels, see `plans.py`) and paints. Palettes, papers,
+line weights and tools vary within each style, and most of them occur in several styles, so that colour alone does not
+tell the style. Pictures are float32 [S, S, 3] from 0 to 1; `u` is the unit that lengths are counted in, S / 384 pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from drawings import Drawing, Rng, any_colour, hsv, pick
-
-Picture = np.ndarray
-Mask = np.ndarray
-
-
-class Plan(NamedTuple):
-    """A drawing as pixels, still without a style.
-
-    areas: int16 [S, S], the index of the shape on top, thin lines left out; ids: the same with thin lines.
-    colours: float32 [n, 3]; depth: float32 [n]; glossy: bool [n]; thin: mask of the thin lines; thing: mask of the
-    object; unit: S / 384.
-    """
-
-    areas: np.ndarray
-    ids: np.ndarray
-    colours: np.ndarray
-    depth: np.ndarray
-    glossy: np.ndarray
-    thin: Mask
-    thing: Mask
-    sky: Mask
-    unit: float
-    drawing: Drawing
-
-
-# --- from shapes to pixels ------------------------------------------------------------------------------------------
-
-
-def make_plan(drawing: Drawing, size: int) -> Plan:
-    """Paint the indices of the drawing's shapes on a square of `size` pixels."""
-    areas = np.zeros((size, size), np.int16)
-    ids = np.zeros((size, size), np.int16)
-    thin = np.zeros((size, size), np.uint8)
-    solid = np.array([s.material not in ("sky", "land") for s in drawing.shapes])
-    for index, shape in enumerate(drawing.shapes):
-        points = [np.round(shape.points * size * 16).astype(np.int32)]
-        if shape.width == 0:
-            cv2.fillPoly(areas, points, index, shift=4)
-            cv2.fillPoly(ids, points, index, shift=4)
-            cv2.fillPoly(thin, points, 0, shift=4)
-            continue
-        width = max(1, round(shape.width * size))
-        cv2.polylines(ids, points, False, index, width, shift=4)
-        if shape.width > 0.011:
-            cv2.polylines(areas, points, False, index, width, shift=4)
-            cv2.polylines(thin, points, False, 0, width, shift=4)
-        else:
-            cv2.polylines(thin, points, False, 255, width, cv2.LINE_AA, shift=4)
-    return Plan(
-        areas,
-        ids,
-        np.array([s.colour for s in drawing.shapes], np.float32),
-        np.array([s.depth for s in drawing.shapes], np.float32),
-        np.array([s.material == "glossy" for s in drawing.shapes]),
-        thin.astype(np.float32) / 255,
-        solid[ids].astype(np.float32),
-        np.array([s.material == "sky" for s in drawing.shapes])[ids].astype(np.float32),
-        size / 384,
-        drawing,
-    )
-
-
-def blur(image: np.ndarray, radius: float) -> np.ndarray:
-    """Gaussian blur with the standard deviation `radius` in pixels; large ones at a quarter of the resolution."""
-    if radius < 0.3:
-        return image
-    if radius < 8:
-        return cv2.GaussianBlur(image, (0, 0), radius)
-    small = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-    return cv2.resize(cv2.GaussianBlur(small, (0, 0), radius / 4), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-
-
-def noise(rng: Rng, size: int, cells: float, octaves: int = 1) -> Mask:
-    """Smooth noise of mean 0 and about unit spread, `cells` bumps across the picture, finer octaves half as strong."""
-    total = np.zeros((size, size), np.float32)
-    for octave in range(octaves):
-        n = int(min(size, max(2, cells * 2**octave))) + 2
-        grid = rng.standard_normal((n, n), dtype=np.float32)
-        total += cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC) * 0.6**octave
-    return total
-
-
-def warp(image: np.ndarray, dx: Mask, dy: Mask) -> np.ndarray:
-    """The image with each pixel fetched from (dx, dy) pixels away; indices are never mixed."""
-    y, x = np.indices(image.shape[:2], dtype=np.float32)
-    how = cv2.INTER_NEAREST if image.dtype == np.int16 else cv2.INTER_LINEAR
-    return cv2.remap(image, x + dx, y + dy, how, borderMode=cv2.BORDER_REFLECT)
-
-
-def shaky(plan: Plan, rng: Rng, amount: float, cells: float = 6) -> Plan:
-    """The plan as an unsteady hand would draw it: everything shifted by up to about `amount` units."""
-    size = len(plan.ids)
-    dx, dy = (noise(rng, size, cells, 2) * amount * plan.unit for _ in range(2))
-    maps = {name: warp(getattr(plan, name), dx, dy) for name in ("areas", "ids", "thin", "thing", "sky")}
-    return plan._replace(**maps)
-
-
-def outline(ids: np.ndarray, width: float) -> Mask:
-    """Lines of `width` pixels along the borders between indices."""
-    edge = np.zeros(ids.shape, np.uint8)
-    edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
-    edge[1:] |= ids[1:] != ids[:-1]
-    far = cv2.distanceTransform(1 - edge, cv2.DIST_L2, 3)
-    return np.clip(width / 2 + 0.5 - far, 0, 1)
-
-
-def relief(plan: Plan, bulge: float = 16) -> tuple[Mask, Mask, Mask]:
-    """Unit normals (x right, y down, z to the viewer) as if each part of the object were blown up like a cushion."""
-    edge = np.zeros(plan.areas.shape, np.uint8)
-    edge[:, 1:] |= plan.areas[:, 1:] != plan.areas[:, :-1]
-    edge[1:] |= plan.areas[1:] != plan.areas[:-1]
-    height = np.zeros(edge.shape, np.float32)
-    # Small cushions for the parts on one large cushion for the whole, so that bodies are round and not only bevelled.
-    for area, radius, share in (
-        (1 - edge, bulge * plan.unit, 0.5),
-        ((plan.thing > 0).astype(np.uint8), 48 * plan.unit, 0.75),
-    ):
-        inside = np.minimum(cv2.distanceTransform(area, cv2.DIST_L2, 5), radius)
-        height += share * np.sqrt(np.maximum(radius**2 - (radius - inside) ** 2, 0))
-    height = blur(height * plan.thing, 3 * plan.unit)
-    x, y = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=-1 / 8), cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=-1 / 8)
-    length = np.sqrt(x * x + y * y + 1)
-    return x / length, y / length, 1 / length
-
-
-def lit(plan: Plan, light: tuple[float, float, float], bulge: float = 16) -> Mask:
-    """How much light each pixel gets: 1 where it faces the viewer in the background, about 0.3 to 1.3 on the object."""
-    x, y, z = relief(plan, bulge)
-    u, v, w = np.array(light) / np.linalg.norm(light)
-    return np.where(plan.thing > 0, 0.35 + 0.95 * np.clip(x * u + y * v + z * w, 0, 1), 1).astype(np.float32)
-
-
-def some_light(rng: Rng) -> tuple[float, float, float]:
-    """Light from above, from the left or the right."""
-    return (float(pick(rng, -1, 1) * rng.uniform(0.3, 1)), float(rng.uniform(-1.1, -0.5)), float(rng.uniform(0.6, 1)))
-
-
-def cast_shadow(plan: Plan, rng: Rng, soft: float, lean: float) -> Mask:
-    """The object's shadow on the ground below it (1 = darkest), falling sideways by `lean`."""
-    size, floor = len(plan.ids), min(plan.drawing.floor, 0.98)
-    flat = rng.uniform(0.15, 0.3)
-    matrix = np.float32([[1, lean, -lean * floor * size], [0, flat, floor * size * (1 - flat)]])
-    shadow = blur(cv2.warpAffine(plan.thing, matrix, (size, size)), soft * plan.unit)
-    return shadow * (1 - plan.thing)
-
-
-def luminance(picture: Picture) -> Mask:
-    """Brightness of a picture from 0 to 1."""
-    return picture @ np.float32([0.3, 0.59, 0.11])
-
-
-def mix(a: Picture, b, amount) -> Picture:
-    """Blend from a (amount 0) to b (amount 1); the amount may be a mask, b a picture or one colour."""
-    if isinstance(amount, np.ndarray) and amount.ndim == 2:
-        amount = amount[..., None]
-    return (a + (np.asarray(b, np.float32) - a) * np.float32(amount)).astype(np.float32)
-
+from standin.drawings import Rng, any_colour, hsv, pick
+from standin.plans import (
+    Mask,
+    Picture,
+    Plan,
+    blur,
+    cast_shadow,
+    lit,
+    luminance,
+    mix,
+    noise,
+    outline,
+    relief,
+    shaky,
+    some_light,
+)  # fmt: skip
 
 # --- palettes and papers: shared by all styles -----------------------------------------------------------------------
 
 
 def grade(colours: np.ndarray, rng: Rng, kind: str) -> np.ndarray:
-    """Another palette for float32 colours [..., 3]: muted, vivid, pastel, dark, one hue, two hues, warm, cool, natural."""
+    """Another palette for float32 colours [..., 3]: muted, vivid, pastel, dark, one hue, ..."""
     tone = colours @ np.float32([0.3, 0.59, 0.11])
     grey = tone[..., None]
     if kind == "muted":
@@ -242,11 +95,20 @@ def painted(plan: Plan, light: Mask | float = 1.0) -> Picture:
     return np.clip(plan.colours[plan.ids] * shading[..., None], 0, 1).astype(np.float32)
 
 
+def reproduced(picture: Picture, rng: Rng) -> Picture:
+    """The finished picture as a scan, photograph or screenshot of it would look: exposure, tint, saturation."""
+    tone = luminance(picture)[..., None]
+    picture = np.clip(tone + (picture - tone) * rng.uniform(0.7, 1.35), 0, 1) ** np.exp(rng.normal(0, 0.22))
+    black, white = max(0, rng.uniform(-0.2, 0.16)), 1 - max(0, rng.uniform(-0.2, 0.2))
+    tint = np.float32(hsv(rng.random(), rng.uniform(0, 0.12), 1))
+    return np.clip((black + picture * (white - black)) * tint, 0, 1).astype(np.float32)
+
+
 # --- seven media -----------------------------------------------------------------------------------------------------
 
 
 def graphics_3d(plan: Plan, rng: Rng) -> Picture:
-    """Rounded bodies under lamps: diffuse and specular light, a rim light, contact and cast shadows, blurred distance."""
+    """Rounded bodies under lamps: diffuse and specular light, a rim light, cast shadows, blurred distance."""
     u, size = plan.unit, len(plan.ids)
     x, y, z = relief(plan, rng.uniform(14, 26))
     lamp = np.array(some_light(rng))
@@ -284,7 +146,7 @@ def graphics_3d(plan: Plan, rng: Rng) -> Picture:
 
 
 def comic(plan: Plan, rng: Rng) -> Picture:
-    """Heavy swelling outlines, flat colour in two steps of light, halftone dots, speed lines, sometimes a panel frame."""
+    """Heavy swelling outlines, flat colour in two steps of light, halftone dots, rays, sometimes a panel frame."""
     u, size = plan.unit, len(plan.ids)
     plan = shaky(plan, rng, 1.2, 5)
     light = lit(plan, some_light(rng), 24)
@@ -355,7 +217,7 @@ def scribble(tone: Mask, rng: Rng, angle: float, count: int, length: float, widt
 
 
 def pencil(plan: Plan, rng: Rng) -> Picture:
-    """Graphite: searching contours drawn twice, hatching that follows the light, all of it caught in the paper's tooth."""
+    """Graphite: searching contours drawn twice, hatching that follows the light, all caught in the paper's tooth."""
     u, size = plan.unit, len(plan.ids)
     sheet, tooth = paper(rng, size, 1.0)
     light = lit(plan, some_light(rng), 26)
@@ -389,6 +251,8 @@ def pencil(plan: Plan, rng: Rng) -> Picture:
     lead = np.float32(
         pick(rng, (0.2, 0.2, 0.22), (0.2, 0.2, 0.22), (0.14, 0.13, 0.13), (0.4, 0.2, 0.13), (0.16, 0.2, 0.32))
     )
+    if rng.random() < 0.12:  # white pencil on dark paper
+        sheet, lead = sheet * np.float32(hsv(rng.random(), 0.3, rng.uniform(0.2, 0.4))), np.float32((0.93, 0.93, 0.9))
     picture = mix(sheet, lead, graphite)
     if luminance(sheet).mean() < 0.85 and rng.random() < 0.7:  # white chalk where the light falls
         chalk = scribble(
@@ -487,7 +351,13 @@ def pen_ink(plan: Plan, rng: Rng) -> Picture:
     if rng.random() < 0.3:
         wash = mix(np.ones_like(sheet), grade(plan.colours, rng, "pastel")[plan.areas], rng.uniform(0.4, 0.9))
         sheet = sheet * (wash if rng.random() < 0.5 else mix(np.ones_like(wash), wash, blur(plan.thing, 3 * u)))
-    return np.clip(mix(sheet, ink_colour(rng), blur(ink.astype(np.float32), 0.4 * u)), 0, 1)
+    colour = ink_colour(rng)
+    if rng.random() < 0.12:  # white ink on dark paper
+        sheet, colour = (
+            sheet * np.float32(hsv(rng.random(), 0.4, rng.uniform(0.15, 0.45))),
+            np.float32((0.95, 0.95, 0.92)),
+        )
+    return np.clip(mix(sheet, colour, blur(ink.astype(np.float32), 0.4 * u)), 0, 1)
 
 
 def vector(plan: Plan, rng: Rng) -> Picture:

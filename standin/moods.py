@@ -9,28 +9,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from drawings import Rng, any_colour, hsv, pick
-from renderings import (
-    MEDIA,
-    Mask,
-    Picture,
-    Plan,
-    blur,
-    graphics_3d,
-    lit,
-    luminance,
-    mix,
-    noise,
-    oil,
-    painted,
-    pen_ink,
-    regraded,
-    shaky,
-    some_light,
-    vector,
-    warp,
-    watercolour,
-)  # fmt: skip
+from standin.drawings import Rng, any_colour, hsv, pick
+from standin.media import MEDIA, graphics_3d, oil, painted, pen_ink, regraded, vector, watercolour
+from standin.plans import Mask, Picture, Plan, blur, lit, luminance, mix, noise, outline, shaky, some_light, warp
 
 
 def gouache(plan: Plan, rng: Rng) -> Picture:
@@ -163,9 +144,14 @@ def scary(plan: Plan, rng: Rng) -> Picture:
     picture = rendered(plan, rng)
     air = np.float32(hsv(pick(rng, 0.0, 0.03, 0.33, 0.55, 0.62, 0.77, 0.1), rng.uniform(0.15, 0.85), 1.0))
     cx, cy = rng.uniform(0.3, 0.7), rng.uniform(0.35, 0.8)
-    beam = 0.2 + 1.15 * halo(size, cx, cy, rng.uniform(0.26, 0.45))
+    beam = rng.uniform(0.15, 0.65) + rng.uniform(0.6, 1.15) * halo(size, cx, cy, rng.uniform(0.26, 0.45))
     night = mix(picture, luminance(picture)[..., None] * air, rng.uniform(0.4, 0.85))
-    picture = np.clip(1.5 * (night - 0.5) + 0.5, 0, 1) * beam[..., None]
+    picture = np.clip(1.4 * (night - 0.5) + 0.5, 0, 1) * beam[..., None]
+    rim = blur(outline((plan.thing > 0.5).astype(np.int16), 3 * u), 1.5 * u)
+    picture = mix(picture, mix(air, (1, 1, 1), 0.4), rng.uniform(0.25, 0.6) * rim)  # lit from behind
+    if rng.random() < 0.2:  # a black shape in pale air
+        pale = np.clip(0.75 + 0.15 * noise(rng, size, 4, 3), 0, 1)[..., None] * mix(air, (1, 1, 1), 0.45)
+        picture = mix(mix(picture, pale, 0.8 * (1 - plan.thing)), picture * 0.35, plan.thing)
     signs = list(
         rng.permutation(["moon", "eyes", "eyes", "bats", "claws", "drips", "lightning", "scratches", "fog", "thorns"])[
             : rng.integers(2, 5)
@@ -264,14 +250,14 @@ def gloomy(plan: Plan, rng: Rng) -> Picture:
     plan = regraded(plan, rng, "muted", "muted", "dark", "cool", "one hue", "natural")
     picture = rendered(plan, rng)
     tint = np.float32(hsv(pick(rng, 0.58, 0.62, 0.08, 0.3, 0.75), rng.uniform(0.03, 0.4), rng.uniform(0.5, 1.0)))
-    picture = mix(picture, luminance(picture)[..., None] * tint * 1.3, rng.uniform(0.2, 0.75))
-    picture = 0.12 + (picture - 0.1) * rng.uniform(0.55, 0.95)
+    picture = mix(picture, luminance(picture)[..., None] * tint * 1.3, rng.uniform(0.15, 0.75))
+    picture = np.clip(rng.uniform(0.05, 0.3) + (picture - 0.1) * rng.uniform(0.55, 0.9), 0, 1)
     x, y = grid(size)
     deck = np.clip(
         0.5 + 0.35 * noise(rng, size, 4, 4) + 0.35 * np.sin(y * 30 + 2 * noise(rng, size, 3)) * (y < 0.3), 0, 1
     )
     cover = np.clip(1.25 - y / max(0.25, plan.drawing.horizon * rng.uniform(0.7, 1)), 0, 1) * (1 - 0.92 * plan.thing)
-    picture = mix(picture, tint * (0.25 + 0.55 * deck)[..., None], cover * rng.uniform(0.55, 0.9))
+    picture = mix(picture, tint * (rng.uniform(0.15, 0.45) + 0.55 * deck)[..., None], cover * rng.uniform(0.55, 0.9))
     if rng.random() < 0.6:  # wet ground that mirrors dimly
         line = min(plan.drawing.floor, 0.92) - 0.01
         matrix = np.float32([[1, 0, 0], [0, -1, 2 * line * size]])
@@ -284,7 +270,7 @@ def gloomy(plan: Plan, rng: Rng) -> Picture:
         picture = mix(picture, blur(mirror, 1.5 * u) * 0.85, 0.75 * puddle)
     if rng.random() < 0.55:
         haze = np.clip(0.3 + 0.35 * noise(rng, size, 4, 3) + 0.3 * (1 - np.abs(y - plan.drawing.horizon) * 4), 0, 0.8)
-        picture = mix(picture, tint * 0.75, haze * (1 - 0.55 * plan.thing))
+        picture = mix(picture, tint * 0.75, haze * (1 - 0.75 * plan.thing))
     weather = pick(rng, "rain", "rain", "rain", "window", "window", "fog")
     if weather == "rain":
         streaks = rain(rng, size, int(rng.integers(120, 330)))
@@ -295,7 +281,7 @@ def gloomy(plan: Plan, rng: Rng) -> Picture:
         picture = mix(
             blur(picture, 1.2 * u),
             tint * 0.9,
-            np.clip(0.4 + 0.2 * noise(rng, size, 3, 3), 0, 0.75) * (1 - 0.5 * plan.thing),
+            np.clip(0.4 + 0.2 * noise(rng, size, 3, 3), 0, 0.75) * (1 - 0.65 * plan.thing),
         )
     dim = 1 - 0.4 * np.clip((x - 0.5) ** 2 + (y - 0.5) ** 2 - 0.1, 0, 1) * 2
     return np.clip(picture * dim[..., None], 0, 1)
@@ -350,14 +336,32 @@ def party(rng: Rng, size: int, kind: str) -> tuple[list[np.ndarray], bool]:
     return flags, True
 
 
+def fireworks(rng: Rng, plan: Plan, picture: Picture) -> Picture:
+    """Bursts of bright sparks behind the object."""
+    size = len(picture)
+    for _ in range(rng.integers(2, 5)):
+        x, y, r = rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.45), rng.uniform(0.1, 0.22)
+        sparks = np.zeros((size, size), np.float32)
+        for a in np.arange(0, 2 * np.pi, np.pi / rng.integers(7, 12)):
+            for k in (0.45, 0.7, 1.0):
+                at = (int((x + np.cos(a) * r * k) * size), int((y + np.sin(a) * r * k + 0.03 * k * k) * size))
+                cv2.circle(sparks, at, max(1, round((1.2 + 1.4 * k) * plan.unit)), 1, -1, cv2.LINE_AA)
+        light = np.clip(sparks + blur(sparks, 3 * plan.unit), 0, 1) * (1 - plan.thing)
+        picture = mix(picture, hsv(rng.random(), 0.5, 1), light)
+    return picture
+
+
 def happy(plan: Plan, rng: Rng) -> Picture:
     """Light from everywhere, a sun with rays, a rainbow, balloons, confetti, hearts, stars, bunting or flowers."""
     size, u = len(plan.ids), plan.unit
-    plan = regraded(plan, rng, "vivid", "vivid", "pastel", "natural", "warm", "two hues", "one hue")
-    if rng.random() < 0.5:  # a bright sky of any colour
-        plan.colours[0] = hsv(rng.random(), rng.uniform(0.1, 0.5), 0.98)
+    plan = regraded(plan, rng, "vivid", "pastel", "natural", "natural", "warm", "two hues", "one hue", "muted")
+    night = rng.random() < 0.2  # a feast at night, with fireworks
+    if night or rng.random() < 0.4:  # a sky of any colour
+        plan.colours[0] = hsv(rng.random(), rng.uniform(0.1, 0.5), 0.3 if night else 0.98)
     picture = rendered(plan, rng)
-    picture = np.clip(picture * rng.uniform(0.95, 1.15) + rng.uniform(0.02, 0.12), 0, 1)
+    picture = np.clip(picture * rng.uniform(0.9, 1.15) + rng.uniform(0.0, 0.1) * (not night), 0, 1)
+    if night:
+        picture = fireworks(rng, plan, picture * 0.75)
     signs = list(
         rng.permutation(["sun", "sun", "rainbow", "balloons", "confetti", "hearts", "stars", "bunting", "daisies"])[
             : rng.integers(2, 4)
@@ -432,14 +436,26 @@ def still_water(rng: Rng, plan: Plan, picture: Picture) -> Picture:
     return mix(picture, mirror, np.clip((y - line) * size / 2, 0, 1))
 
 
+# Pairs of colours, at the zenith and at the horizon: dawn, dusk, moonlight, haze, deep evening.
+SKIES = (
+    ((0.55, 0.7, 0.85), (0.98, 0.87, 0.75)),
+    ((0.6, 0.55, 0.75), (0.98, 0.75, 0.65)),
+    ((0.16, 0.2, 0.4), (0.45, 0.5, 0.68)),
+    ((0.75, 0.85, 0.85), (0.95, 0.95, 0.88)),
+    ((0.35, 0.42, 0.5), (0.7, 0.72, 0.7)),
+    ((0.3, 0.25, 0.4), (0.8, 0.5, 0.45)),
+    ((0.25, 0.4, 0.4), (0.6, 0.7, 0.6)),
+    ((0.85, 0.85, 0.92), (0.97, 0.95, 0.97)),
+    ((0.9, 0.7, 0.55), (1.0, 0.9, 0.65)),
+    ((0.45, 0.6, 0.6), (0.85, 0.9, 0.78)),
+)
+
+
 def peaceful(plan: Plan, rng: Rng) -> Picture:
     """Dawn, dusk or moonlight, still water, mist in bands, soft glow, petals, far birds, stars or fireflies."""
     size, u = len(plan.ids), plan.unit
     plan = regraded(plan, rng, "pastel", "pastel", "muted", "warm", "cool", "one hue", "natural")
-    top, bottom = pick(
-        rng, ((0.55, 0.7, 0.85), (0.98, 0.87, 0.75)), ((0.6, 0.55, 0.75), (0.98, 0.75, 0.65)), ((0.16, 0.2, 0.4), (0.45, 0.5, 0.68)),
-        ((0.75, 0.85, 0.85), (0.95, 0.95, 0.88)), ((0.9, 0.7, 0.55), (1.0, 0.9, 0.65)), ((0.45, 0.6, 0.6), (0.85, 0.9, 0.78)),
-    )  # fmt: skip
+    top, bottom = pick(rng, *SKIES)
     _, y = grid(size)
     sky = mix(np.broadcast_to(np.float32(top), (size, size, 3)), bottom, np.clip(y / plan.drawing.horizon, 0, 1))
     picture = rendered(plan, rng)
@@ -459,7 +475,7 @@ def peaceful(plan: Plan, rng: Rng) -> Picture:
         picture = mix(picture, bottom, 0.7 * band * (1 - 0.7 * plan.thing))
     if rng.random() < 0.65:
         picture = still_water(rng, plan, picture)
-    picture = mix(picture, np.clip(blur(picture, 6 * u) * 1.12, 0, 1), rng.uniform(0.25, 0.5))
+    picture = mix(picture, np.clip(blur(picture, 6 * u) * 1.12, 0, 1), rng.uniform(0.2, 0.4))
     dark = luminance(np.float32([top]))[0] < 0.35
     sign = pick(rng, "petals", "birds", "lights") if not dark else pick(rng, "stars", "lights")
     if sign == "birds":
