@@ -1,8 +1,9 @@
 """From BAM's SQLite database to a ranked, balanced choice of pictures. Nothing here touches the network.
 
 What counts as positive, for each picture and attribute: a crowd label decides where there is one; else an automatic
-label; else the score, which must reach `min_score`. "unsure" is a label too, and is not positive. Sureness follows the
-same order: crowd positives first, then automatic ones, then scores, and within each the higher score first.
+label; else the score, which must reach `min_score`. "unsure" is a label too, and is not positive. BAM does not say on
+what scale its scores are; 0.5 means "rather yes" for probabilities and for log-odds alike. Sureness follows the same
+order: crowd positives first, then automatic ones, then scores, and within each the higher score first.
 
 The choice (`draft`) is a pure function of the candidates and of the set of pictures that cannot be had. Marking a
 picture that was *not* chosen as not to be had changes nothing: the order in which dead links are found has no effect.

@@ -114,6 +114,9 @@ def read_state(harvest: Harvest, retry_failed: bool) -> None:
     """Find out what earlier runs left: pictures in the style folders, failures in the journal. Clears the rest."""
     shutil.rmtree(harvest.parts, ignore_errors=True)
     harvest.parts.mkdir()
+    for folder in (harvest.out, harvest.hidden):
+        for part in folder.glob(".*.part"):  # of `write_whole`
+            part.unlink()
     rows = {}
     for style in harvest.candidates.styles:
         (harvest.out / style).mkdir(exist_ok=True)
@@ -136,7 +139,8 @@ def read_state(harvest: Harvest, retry_failed: bool) -> None:
             ) from error
         if retry_failed:
             entries = [entry for entry in entries if not entry["temporary"]]
-        write_whole(harvest.journal, "".join(json.dumps(entry) + "\n" for entry in entries))
+        if len(entries) < len(lines):
+            write_whole(harvest.journal, "".join(json.dumps(entry) + "\n" for entry in entries))
     place, _ = find_rows(harvest.candidates.mid, np.array([entry["mid"] for entry in entries], np.int64))
     harvest.failed = dict(zip(place.tolist(), entries, strict=True))
 

@@ -167,10 +167,16 @@ class Handler(BaseHTTPRequestHandler):
         body = self.server.files.get(name, b"")
         if behaviour.isdigit():
             self.answer(int(behaviour))
-        elif behaviour in ("429-once", "429-date", "500-once", "reset-once") and number > 1 or behaviour == "ok":
+        elif (
+            behaviour in ("429-once", "429-date", "429-long", "500-once", "reset-once")
+            and number > 1
+            or behaviour == "ok"
+        ):
             self.answer(200, body)
         elif behaviour == "429-once":
             self.answer(429, Retry_After="1")
+        elif behaviour == "429-long":
+            self.answer(429, Retry_After="86400")
         elif behaviour == "429-date":
             self.answer(429, Retry_After=formatdate(time.time() + 2, usegmt=True))
         elif behaviour == "500-once":

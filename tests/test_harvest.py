@@ -20,6 +20,7 @@ import pytest
 from harvest_stand import PictureServer, huge_png, make_database
 from PIL import Image
 
+import download
 import harvest
 import harvest_folder
 from dataset import read_collection
@@ -130,6 +131,13 @@ def test_retry_after_is_kept_to_in_both_forms(tmp_path, server):
     begin = time.monotonic()
     result = run(db, tmp_path / "out", "--per-style", 2, "--styles", "Comic", *QUICK)
     assert result["pictures"] == 2 and 1 <= time.monotonic() - begin < 5
+
+
+def test_a_server_that_asks_to_come_back_tomorrow_is_asked_again_after_a_minute_at_most(tmp_path, monkeypatch, server):
+    assert download.LONGEST_WAIT == 60
+    monkeypatch.setattr(download, "LONGEST_WAIT", 0.5)
+    db = make_database(tmp_path / "bam.sqlite", make_pictures(server, ["429-long"]))
+    assert run(db, tmp_path / "out", "--per-style", 1, "--styles", "Comic", *QUICK)["pictures"] == 1
 
 
 def test_when_nothing_is_left_the_style_stays_short_and_the_others_are_full(tmp_path, capsys, server):
@@ -328,13 +336,13 @@ def test_killed_at_random_moments_and_restarted_it_gives_the_same_folder_and_dow
             time.sleep(0.01)
         # From the first request on, so that every life gets something done.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0.1, 1.0) if kills < 4 else 60)
+            process.wait(rng.uniform(0.1, 1.0) if kills < 3 else 60)
         if process.poll() is not None:
             break
         process.kill()
         process.communicate()
         kills += 1
-        server.delay = 0.2 if kills < 4 else 0
+        server.delay = 0.2 if kills < 3 else 0
         for path in (tmp_path / "out").glob("[!.]*/*"):
             assert decode(path).size  # whole, wherever the kill struck
         assert not (tmp_path / "out/index.csv").exists()
