@@ -1,21 +1,25 @@
 """How well an embedding retrieves: average precision and its relatives, over all pairs of pictures, block by block.
 
-Every picture queries all the others. All ranks are exact: nothing is cut off after the first k. Ties are never broken
-by luck: average precision counts a group of equal distances as one step of the ranking (as scikit-learn does), and
-precision at k puts the relevant pictures of such a group last, so that an embedding of one single point earns nothing.
+Every picture queries all the others. All ranks are exact: nothing is cut off after the first k, and distances are
+computed in float64 and ordered as float32. Ties are never broken by luck: average precision counts a group of equal
+distances as one step of the ranking (as scikit-learn does), and precision at k and R-precision put the relevant
+pictures of such a group last, so that an embedding of one single point earns nothing.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK_ELEMENTS = 2**25  # distances held at a time: 128 MiB in float32
-LAST = 2**31 - 1  # the sorting key of what is not ranked
+BLOCK_ELEMENTS = 2**21  # distances held at a time, about what fits into a processor's cache ...
+BLOCK_QUERIES = 64  # ... but those of this many queries at least: of 121,000 pictures, 62 MB
+SAME_POINT = 1e-12  # squared distance, of embeddings scaled to length 1, that float32 embeddings cannot resolve
 
 
 @dataclass(frozen=True)
@@ -31,90 +35,108 @@ class Ranking:
 def rank_all(embeddings: Tensor, labels: Tensor, excluded: Tensor | None = None) -> Ranking:
     """Let every picture query all the others; relevant are those with its label.
 
-    `embeddings` is float [n, d], `labels` int64 [n] on the same device. `excluded`, int64 [n], takes the pictures
-    with the query's label *and* the query's value in it out of the ranking (style and content: what is left can only
-    be found by style); a query whose value is -1, unknown, finds nothing.
+    `embeddings` is float [n, d], `labels` int64 [n] on the same device. Pictures of unknown label, -1, are left out
+    altogether: they neither query nor are found. `excluded`, int64 [n], takes the pictures with the query's label
+    *and* the query's value in it out of the ranking (style and content: what is left can only be found by style);
+    a query whose value is -1, unknown, finds nothing.
+
+    Average precision: the mean, over the relevant pictures, of the share of relevant ones among all that are at most
+    as far away. Precision at k: relevant pictures among the k nearest, divided by k (by the number of other pictures
+    if that is smaller). R-precision: precision at R, the number of relevant pictures.
     """
-    n = len(embeddings)
-    results = [
-        rank_block(embeddings, labels, excluded, start, min(n, start + block_rows(n))) for start in blocks(n)
-    ]  # fmt: skip
-    return Ranking(*(torch.cat(column) for column in zip(*results, strict=True)))
+    columns = torch.full((4, len(labels)), math.nan, dtype=torch.float64, device=embeddings.device)
+    order = torch.argsort(labels, stable=True)  # each label's pictures stand together
+    order = order[labels[order] >= 0]
+    known, lengths = scale(embeddings[order])
+    values = excluded[order] if excluded is not None else None
+    for first, last in stretches(labels[order]):
+        for start, stop in blocks(first, last, len(order)):
+            near = squared_distances(known, lengths, start, stop)
+            columns[:, order[start:stop]] = rank_block(near, start, first, last, values)
+    return Ranking(*columns)
 
 
-def block_rows(n: int) -> int:
-    """Queries handled at a time."""
-    return max(1, BLOCK_ELEMENTS // max(1, n))
+def stretches(labels: Tensor) -> list[tuple[int, int]]:
+    """Where each label begins and ends in a sorted int64 [n]."""
+    _, counts = torch.unique_consecutive(labels, return_counts=True)
+    ends = counts.cumsum(dim=0).tolist()
+    return list(zip([0, *ends], ends, strict=False))
 
 
-def blocks(n: int) -> range:
-    """The first query of each block."""
-    return range(0, n, block_rows(n))
+def blocks(first: int, last: int, n: int) -> Iterator[tuple[int, int]]:
+    """Cut the queries first..last into blocks of a size that suits the distances to n pictures."""
+    step = max(BLOCK_QUERIES, BLOCK_ELEMENTS // max(1, n))
+    for start in range(first, last, step):
+        yield start, min(last, start + step)
 
 
-def rank_block(
-    embeddings: Tensor, labels: Tensor, excluded: Tensor | None, start: int, stop: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Average precision, precision at 1 and at 10, and R-precision of the queries start..stop, each float64 [m]."""
-    near = squared_distances(embeddings, start, stop)
-    relevant = labels[start:stop, None] == labels
-    ranked = torch.ones_like(relevant)
-    queries = torch.arange(start, stop, device=labels.device)
-    ranked[queries - start, queries] = False
-    if excluded is not None:
-        ranked &= ~(relevant & (excluded[start:stop, None] == excluded))
-    keys = sorted_keys(near, relevant & ranked, ranked)
-    wanted = (relevant & ranked).sum(dim=1)
-    if excluded is not None:
-        wanted = torch.where(excluded[start:stop] >= 0, wanted, 0)
+def rank_block(near: Tensor, start: int, first: int, last: int, excluded: Tensor | None) -> Tensor:
+    """Average precision, precision at 1 and at 10, and R-precision of m queries, float64 [4, m].
 
-    hits = (keys & 1).bool()
-    found = hits.cumsum(dim=1, dtype=torch.int32)
-    place = torch.arange(1, keys.shape[1] + 1, device=keys.device, dtype=torch.int32)
-    at_hit = precision_at_group_ends(keys, found, place)
-    count = wanted.clamp(min=1).double()
-    average = torch.where(hits, at_hit, 0).sum(dim=1, dtype=torch.float64) / count
-
-    others = max(1, keys.shape[1] - 1)
-    at_r = found.gather(1, (wanted.clamp(min=1) - 1)[:, None])[:, 0] / count
-    undefined = wanted == 0
-    columns = (average, hits[:, 0].double(), hits[:, :10].double().sum(dim=1) / min(10, others), at_r)
-    return tuple(column.masked_fill(undefined, math.nan) for column in columns)
-
-
-def squared_distances(embeddings: Tensor, start: int, stop: int) -> Tensor:
-    """Squared Euclidean distances from the pictures start..stop to all, float32 [stop - start, n], scaled into [0, 1].
-
-    The scale is a power of two, which changes no order and makes no ties.
+    `near`, float32 [m, n], holds their squared distances to all pictures, among which the relevant ones stand at
+    first..last; the queries themselves are start, start + 1, ... of the n.
     """
-    embeddings = embeddings.float()
-    lengths = embeddings.square().sum(dim=1)
+    m, n = near.shape
+    near[torch.arange(m), torch.arange(start, start + m)] = math.inf
+    found = near[:, first:last]
+    if excluded is not None:
+        value = excluded[start : start + m, None]
+        found.masked_fill_(value == excluded[first:last], math.inf)  # a view: they leave `near` too
+    nearest_first = sort_rows(found)
+    wanted = nearest_first.isfinite().sum(dim=1, keepdim=True)
+    if excluded is not None:
+        wanted = wanted.masked_fill(value < 0, 0)
+
+    # For each relevant picture: how many pictures, and how many relevant ones, are at most as far from the query.
+    place = torch.arange(1, last - first + 1, device=near.device, dtype=torch.int32)
+    among_all = torch.searchsorted(sort_rows(near), nearest_first, right=True, out_int32=True)
+    among_relevant = torch.searchsorted(nearest_first, nearest_first, right=True, out_int32=True)
+    valid, count = place <= wanted, wanted.clamp(min=1)
+    average = torch.where(valid, among_relevant.double() / among_all, 0).sum(dim=1, keepdim=True) / count
+    # Its place in the ranking if, in a group of ties, all others come first.
+    rank = among_all - among_relevant + place
+
+    def precision(k: Tensor | int) -> Tensor:
+        return (valid & (rank <= k)).sum(dim=1, keepdim=True).double() / k
+
+    columns = torch.cat([average, precision(1), precision(max(1, min(10, n - 1))), precision(count)], dim=1)
+    return columns.masked_fill(wanted == 0, math.nan).T
+
+
+def sort_rows(table: Tensor) -> Tensor:
+    """Sort each row of a float32 [m, n], the smallest first."""
+    if table.device.type != "cpu":
+        return table.sort(dim=1).values
+    # numpy's sort is vectorised, which torch's is not, but runs on one core: give each core some rows.
+    rows = np.array(table.numpy())
+    threads = max(1, min(torch.get_num_threads(), len(rows)))
+    if threads == 1 or rows.size < 2**16:
+        rows.sort(axis=1)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda part: part.sort(axis=1), np.array_split(rows, threads)))
+    return torch.from_numpy(rows)
+
+
+def scale(embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings as float64 [n, d], the longest of length 1, and their squared lengths, float64 [n]."""
+    embeddings = embeddings.double()
+    largest = embeddings.abs().max() if embeddings.numel() else 0
+    if largest > 0:
+        embeddings = embeddings / largest
+        embeddings = embeddings / embeddings.square().sum(dim=1).max().sqrt()
+    return embeddings, embeddings.square().sum(dim=1)
+
+
+def squared_distances(embeddings: Tensor, lengths: Tensor, start: int, stop: int) -> Tensor:
+    """Squared Euclidean distances from the pictures start..stop to all, float32 [stop - start, n].
+
+    `embeddings` and `lengths` as from `scale`. In float64, so that the result does not depend on the block's shape
+    and copies of one picture are equally far from everything.
+    """
     near = torch.addmm(lengths[None, :], embeddings[start:stop], embeddings.T, alpha=-2) + lengths[start:stop, None]
-    largest = 4 * float(lengths.max())
-    return near.clamp_(min=0).mul_(2.0 ** -math.ceil(math.log2(largest)) if largest > 0 else 1.0)
-
-
-def sorted_keys(near: Tensor, relevant: Tensor, ranked: Tensor) -> Tensor:
-    """Sort each row by distance; int32 keys whose lowest bit says whether the picture is relevant.
-
-    The bits of a float in [0, 1] order as its value does, so distance and relevance fit in one integer, and sorting
-    integers is several times faster than sorting pairs. What is not ranked comes last.
-    """
-    keys = (near.view(torch.int32) << 1) | relevant
-    keys.masked_fill_(~ranked, LAST - 1)
-    if keys.device.type == "cpu":
-        return torch.from_numpy(np.sort(keys.numpy(), axis=1))  # vectorised, which torch's sort is not
-    return keys.sort(dim=1).values
-
-
-def precision_at_group_ends(keys: Tensor, found: Tensor, place: Tensor) -> Tensor:
-    """Precision after each place of a ranking, [m, n]; within a group of ties, that after the whole group."""
-    ends = torch.ones_like(keys, dtype=torch.bool)
-    ends[:, :-1] = (keys[:, 1:] >> 1) != (keys[:, :-1] >> 1)
-    if bool(ends.all()):
-        return found / place
-    last = torch.where(ends, place, LAST).flip(1).cummin(dim=1).values.flip(1)
-    return found.gather(1, last.long() - 1) / last
+    near = near.float()
+    return near.masked_fill_(near < SAME_POINT, 0)
 
 
 def mean_average_precision(embeddings: Tensor, labels: Tensor, excluded: Tensor | None = None) -> float:
@@ -125,17 +147,59 @@ def mean_average_precision(embeddings: Tensor, labels: Tensor, excluded: Tensor 
 def nearest_has_same(embeddings: Tensor, values: Tensor) -> Tensor:
     """For each picture, whether the nearest other one has the same value (a share, where several are equally near).
 
-    `values` is int64 [n]; pictures of unknown value, -1, get NaN. Returns float64 [n].
+    `values` is int64 [n]. Pictures of unknown value, -1, are left out altogether and get NaN, as does a picture
+    without another. Returns float64 [n].
     """
-    shares = []
+    shares = torch.full((len(values),), math.nan, dtype=torch.float64, device=embeddings.device)
+    known = torch.nonzero(values >= 0)[:, 0]
+    if len(known) < 2:
+        return shares
+    values = values[known]
+    for start, stop, nearest in nearest_others(embeddings[known]):
+        same = values[start:stop, None] == values
+        shares[known[start:stop]] = (nearest & same).sum(dim=1).double() / nearest.sum(dim=1)
+    return shares
+
+
+def nearest_class(embeddings: Tensor, labels: Tensor) -> Tensor:
+    """The label of each picture's nearest other picture: int64 [n], -1 for pictures of unknown label.
+
+    Of several that are equally near, the first with another label than the picture's own: as in precision at 1,
+    nothing is earned by a tie.
+    """
+    found = torch.full_like(labels, -1)
+    known = torch.nonzero(labels >= 0)[:, 0]
+    if len(known) < 2:
+        return found
+    labels = labels[known]
+    for start, stop, nearest in nearest_others(embeddings[known]):
+        other = labels[start:stop, None] != labels
+        preferred = nearest.to(torch.uint8) * (1 + other.to(torch.uint8))
+        found[known[start:stop]] = labels[preferred.argmax(dim=1)]
+    return found
+
+
+def nearest_others(embeddings: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """For each block of queries start..stop, which of the other pictures are the nearest, bool [stop - start, n]."""
     n = len(embeddings)
-    for start in blocks(n):
-        stop = min(n, start + block_rows(n))
-        near = squared_distances(embeddings, start, stop)
+    embeddings, lengths = scale(embeddings)
+    for start, stop in blocks(0, n, n):
+        near = squared_distances(embeddings, lengths, start, stop)
         queries = torch.arange(start, stop, device=near.device)
         near[queries - start, queries] = math.inf
-        nearest = near == near.min(dim=1, keepdim=True).values
-        same = values[start:stop, None] == values
-        share = (nearest & same).sum(dim=1).double() / nearest.sum(dim=1)
-        shares.append(share.masked_fill(values[start:stop] < 0, math.nan))
-    return torch.cat(shares)
+        yield start, stop, near == near.min(dim=1, keepdim=True).values
+
+
+def nearest(embeddings: Tensor, questions: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest pictures to each question, nearest first: rows, int64 [q, k], and distances, float64 [q, k].
+
+    `embeddings` is float [n, d], `questions` float [q, d]. Fewer than k where there are fewer pictures. Equally near
+    ones stand in the order of their rows.
+    """
+    rows, far = [], []
+    for question in questions:
+        differences = (embeddings - question).double().square_().sum(dim=1).sqrt()
+        order = torch.argsort(differences, stable=True)[:k]
+        rows.append(order)
+        far.append(differences[order])
+    return torch.stack(rows), torch.stack(far)
