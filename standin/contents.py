@@ -113,6 +113,73 @@ def block(rng: Rng, x: float, w: float, h: float, side: float, wall: Colour, y: 
     return shapes
 
 
+def towers(rng: Rng, wall: Colour, side: float) -> list[Shape]:
+    """Two to four high buildings side by side."""
+    shapes, x = [], 0.0
+    for _ in range(rng.integers(2, 5)):
+        w, h = rng.uniform(0.22, 0.4), rng.uniform(0.55, 1.25)
+        tint = near(rng, wall, shade(wall, 0.8), any_colour(rng))
+        tower = block(rng, x, w, h, side * 0.4, tint)
+        top = pick(rng, "flat", "mast", "step", "point")
+        if top == "mast":
+            tower.append(line([(x + w / 2, h), (x + w / 2, h + 0.2)], DARK, 0.02))
+        elif top == "step":
+            tower.append(box(x + w * 0.2, h, x + w * 0.8, h + 0.1, shade(tint, 0.8)))
+        elif top == "point":
+            tower.append(area([(x, h), (x + w / 2, h + 0.25), (x + w, h)], shade(tint, 0.7)))
+        shapes = tower + shapes if rng.random() < 0.5 else shapes + tower
+        x += w * rng.uniform(0.7, 1.05)
+    return shapes
+
+
+def castle_top(rng: Rng, w: float, h: float, wall: Colour, roof: Colour) -> list[Shape]:
+    """Two towers and battlements for a castle."""
+    shapes: list[Shape] = []
+    for x in (-0.12, w - 0.08):
+        shapes += block(rng, x, 0.22, h * rng.uniform(1.2, 1.6), 0.05, shade(wall, 0.9))
+        top = shapes[-1].points[:, 1].max() + 0.06
+        if rng.random() < 0.6:
+            shapes.append(area([(x - 0.04, top), (x + 0.11, top + 0.3), (x + 0.26, top)], roof))
+            shapes.append(
+                area([(x + 0.11, top + 0.3), (x + 0.11, top + 0.42), (x + 0.25, top + 0.37)], any_colour(rng))
+            )
+        else:
+            shapes += [box(x + k, top, x + k + 0.05, top + 0.08, shade(wall, 0.9)) for k in (0, 0.085, 0.17)]
+    shapes += [box(k, h, k + 0.07, h + 0.08, wall) for k in np.arange(0.1, w - 0.12, 0.13)]
+    return shapes
+
+
+def gable_top(
+    rng: Rng, shapes: list[Shape], size: tuple[float, float], side: float, wall: Colour, roof: Colour, church: bool
+) -> None:
+    """Give a block of this `size` (width, height) a gabled roof, and a steeple (church) or perhaps a chimney."""
+    w, h = size
+    peak, over = h + rng.uniform(0.22, 0.45), 0.05
+    x1, apex = (w, w / 2) if side > 0 else (0, w / 2)
+    eave = x1 + np.sign(side) * over
+    shapes.append(area([(eave, h - 0.03), (apex, peak), (apex + side, peak - 0.04), (eave + side, h - 0.08)], roof))
+    shapes.append(
+        area(
+            [(-over, h - 0.03), (apex, peak), (w + over, h - 0.03)],
+            shade(wall, 0.9) if rng.random() < 0.5 else shade(roof, 1.2),
+        )
+    )
+    for end in ((-over, h - 0.03), (w + over, h - 0.03)):
+        shapes.append(line([end, (apex, peak)], shade(roof, 0.8), 0.04))
+    if church:
+        shapes += block(rng, w * 0.35, w * 0.34, h * 1.7, 0.06, shade(wall, 1.15))
+        x, top = w * 0.52, h * 1.7
+        shapes.append(area([(x - w * 0.22, top), (x, top + rng.uniform(0.3, 0.6)), (x + w * 0.22, top)], roof))
+        top = shapes[-1].points[:, 1].max()
+        shapes += [
+            line([(x, top), (x, top + 0.16)], DARK, 0.022),
+            line([(x - 0.05, top + 0.1), (x + 0.05, top + 0.1)], DARK, 0.022),
+        ]
+    elif rng.random() < 0.7:
+        x = apex + side * 0.6
+        shapes.insert(0, box(x - 0.05, h, x + 0.05, peak + 0.12, shade(wall, 0.6)))
+
+
 def building(rng: Rng) -> tuple[list[Shape], str]:
     """Houses, blocks of flats, towers in a row, churches and castles."""
     wall = near(
@@ -129,60 +196,13 @@ def building(rng: Rng) -> tuple[list[Shape], str]:
     door = shade(roof, 0.7)
     kind = pick(rng, "house", "house", "towers", "towers", "church", "castle")
     if kind == "towers":
-        shapes, x = [], 0.0
-        for _ in range(rng.integers(2, 5)):
-            w, h = rng.uniform(0.22, 0.4), rng.uniform(0.55, 1.25)
-            tint = near(rng, wall, shade(wall, 0.8), any_colour(rng))
-            tower = block(rng, x, w, h, side * 0.4, tint)
-            top = pick(rng, "flat", "mast", "step", "point")
-            if top == "mast":
-                tower.append(line([(x + w / 2, h), (x + w / 2, h + 0.2)], DARK, 0.02))
-            elif top == "step":
-                tower.append(box(x + w * 0.2, h, x + w * 0.8, h + 0.1, shade(tint, 0.8)))
-            elif top == "point":
-                tower.append(area([(x, h), (x + w / 2, h + 0.25), (x + w, h)], shade(tint, 0.7)))
-            shapes = tower + shapes if rng.random() < 0.5 else shapes + tower
-            x += w * rng.uniform(0.7, 1.05)
-        return shapes, "standing"
+        return towers(rng, wall, side), "standing"
     w, h = rng.uniform(0.5, 0.8), rng.uniform(0.35, 0.75)
     shapes = block(rng, 0, w, h, side, wall)
     if kind == "castle":
-        for x in (-0.12, w - 0.08):
-            shapes += block(rng, x, 0.22, h * rng.uniform(1.2, 1.6), 0.05, shade(wall, 0.9))
-            top = shapes[-1].points[:, 1].max() + 0.06
-            if rng.random() < 0.6:
-                shapes.append(area([(x - 0.04, top), (x + 0.11, top + 0.3), (x + 0.26, top)], roof))
-                shapes.append(
-                    area([(x + 0.11, top + 0.3), (x + 0.11, top + 0.42), (x + 0.25, top + 0.37)], any_colour(rng))
-                )
-            else:
-                shapes += [box(x + k, top, x + k + 0.05, top + 0.08, shade(wall, 0.9)) for k in (0, 0.085, 0.17)]
-        shapes += [box(k, h, k + 0.07, h + 0.08, wall) for k in np.arange(0.1, w - 0.12, 0.13)]
+        shapes += castle_top(rng, w, h, wall, roof)
     else:
-        peak, over = h + rng.uniform(0.22, 0.45), 0.05
-        x1, apex = (w, w / 2) if side > 0 else (0, w / 2)
-        eave = x1 + np.sign(side) * over
-        shapes.append(area([(eave, h - 0.03), (apex, peak), (apex + side, peak - 0.04), (eave + side, h - 0.08)], roof))
-        shapes.append(
-            area(
-                [(-over, h - 0.03), (apex, peak), (w + over, h - 0.03)],
-                shade(wall, 0.9) if rng.random() < 0.5 else shade(roof, 1.2),
-            )
-        )
-        for end in ((-over, h - 0.03), (w + over, h - 0.03)):
-            shapes.append(line([end, (apex, peak)], shade(roof, 0.8), 0.04))
-        if kind == "church":
-            shapes += block(rng, w * 0.35, w * 0.34, h * 1.7, 0.06, shade(wall, 1.15))
-            x, top = w * 0.52, h * 1.7
-            shapes.append(area([(x - w * 0.22, top), (x, top + rng.uniform(0.3, 0.6)), (x + w * 0.22, top)], roof))
-            top = shapes[-1].points[:, 1].max()
-            shapes += [
-                line([(x, top), (x, top + 0.16)], DARK, 0.022),
-                line([(x - 0.05, top + 0.1), (x + 0.05, top + 0.1)], DARK, 0.022),
-            ]
-        elif rng.random() < 0.7:
-            x = apex + side * 0.6
-            shapes.insert(0, box(x - 0.05, h, x + 0.05, peak + 0.12, shade(wall, 0.6)))
+        gable_top(rng, shapes, (w, h), side, wall, roof, kind == "church")
     x = w * rng.uniform(0.3, 0.6)
     shapes += [box(x, 0, x + 0.14, 0.24, door, depth=0.86), disc(x + 0.07, 0.24, 0.07, door, depth=0.86)]
     shapes.append(disc(x + 0.11, 0.12, 0.015, (0.9, 0.8, 0.4), depth=0.9))
@@ -400,49 +420,59 @@ def tree(rng: Rng) -> tuple[list[Shape], str]:
     return shapes, "standing"
 
 
+def branching(rng: Rng, kind: str, w: float, lean: float, bark: Colour, leaf: Colour) -> list[Shape]:
+    """A tree whose branches show, with leaves or all but bare."""
+    shapes, ends = twigs(
+        rng, np.zeros(2), np.pi / 2 + lean, rng.uniform(0.28, 0.36), w * 1.2, bark, 3 if kind == "leafy" else 4
+    )
+    for end in ends if kind == "leafy" else ends[::3]:
+        if end[1] > 0.3 and (kind == "leafy" or rng.random() < 0.3):
+            r = rng.uniform(0.07, 0.13) if kind == "leafy" else 0.03
+            shapes.append(
+                disc(
+                    *(end + rng.normal(0, 0.03, 2)),
+                    r,
+                    shade(leaf, rng.uniform(0.7, 1.2)),
+                    r * 0.8,
+                    depth=rng.uniform(0.8, 0.9),
+                )
+            )
+    return shapes
+
+
+def palm(rng: Rng, w: float, bark: Colour, leaf: Colour) -> list[Shape]:
+    """A palm with a ringed trunk."""
+    top, shapes = np.array([rng.uniform(-0.25, 0.25), 0.85]), []
+    shapes.append(limb([(0, 0), (top[0] * 0.2, 0.45), top], [w, w * 0.6, w * 0.5], bark))
+    shapes += [
+        line(
+            [(top[0] * y * y - w * 0.3, y * 0.85), (top[0] * y * y + w * 0.3, y * 0.85 + 0.015)],
+            shade(bark, 0.6),
+            0.012,
+        )
+        for y in np.arange(0.1, 0.95, 0.09)
+    ]
+    for angle in np.linspace(-0.5, 3.64, 8) + rng.uniform(-0.12, 0.12, 8):
+        d = np.array([np.cos(angle), np.sin(angle) * 0.6])
+        shapes.append(
+            limb(
+                [top, top + d * 0.25 + (0, 0.06), top + d * 0.5 - (0, 0.12)],
+                [0.03, 0.11, 0.01],
+                shade(leaf, rng.uniform(0.75, 1.15)),
+            )
+        )
+    return [*shapes, *(disc(*(top + (k, -0.04)), 0.035, (0.45, 0.3, 0.18)) for k in (-0.03, 0.04))]
+
+
 def one_tree(rng: Rng) -> list[Shape]:
     """One tree, about 1.1 high."""
     kind = pick(rng, "round", "round", "leafy", "leafy", "fir", "palm", "bare", "poplar")
     bark, leaf = near(rng, (0.4, 0.28, 0.2), (0.5, 0.42, 0.36), (0.85, 0.84, 0.8)), near(rng, *LEAF)
     trunk, w, lean = rng.uniform(0.3, 0.45), rng.uniform(0.07, 0.12), rng.uniform(-0.06, 0.06)
     if kind in ("bare", "leafy"):
-        shapes, ends = twigs(
-            rng, np.zeros(2), np.pi / 2 + lean, rng.uniform(0.28, 0.36), w * 1.2, bark, 3 if kind == "leafy" else 4
-        )
-        for end in ends if kind == "leafy" else ends[::3]:
-            if end[1] > 0.3 and (kind == "leafy" or rng.random() < 0.3):
-                r = rng.uniform(0.07, 0.13) if kind == "leafy" else 0.03
-                shapes.append(
-                    disc(
-                        *(end + rng.normal(0, 0.03, 2)),
-                        r,
-                        shade(leaf, rng.uniform(0.7, 1.2)),
-                        r * 0.8,
-                        depth=rng.uniform(0.8, 0.9),
-                    )
-                )
-        return shapes
+        return branching(rng, kind, w, lean, bark, leaf)
     if kind == "palm":
-        top, shapes = np.array([rng.uniform(-0.25, 0.25), 0.85]), []
-        shapes.append(limb([(0, 0), (top[0] * 0.2, 0.45), top], [w, w * 0.6, w * 0.5], bark))
-        shapes += [
-            line(
-                [(top[0] * y * y - w * 0.3, y * 0.85), (top[0] * y * y + w * 0.3, y * 0.85 + 0.015)],
-                shade(bark, 0.6),
-                0.012,
-            )
-            for y in np.arange(0.1, 0.95, 0.09)
-        ]
-        for angle in np.linspace(-0.5, 3.64, 8) + rng.uniform(-0.12, 0.12, 8):
-            d = np.array([np.cos(angle), np.sin(angle) * 0.6])
-            shapes.append(
-                limb(
-                    [top, top + d * 0.25 + (0, 0.06), top + d * 0.5 - (0, 0.12)],
-                    [0.03, 0.11, 0.01],
-                    shade(leaf, rng.uniform(0.75, 1.15)),
-                )
-            )
-        return [*shapes, *(disc(*(top + (k, -0.04)), 0.035, (0.45, 0.3, 0.18)) for k in (-0.03, 0.04))]
+        return palm(rng, w, bark, leaf)
     shapes = [limb([(0, 0), (lean * 0.4, trunk * 0.6), (lean, trunk * 1.4)], [w * 1.4, w, w * 0.7], bark, depth=0.78)]
     if kind == "fir":
         n, wide = int(rng.integers(3, 6)), rng.uniform(0.28, 0.42)

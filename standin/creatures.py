@@ -31,10 +31,7 @@ FUR = ((0.85, 0.55, 0.25), (0.25, 0.23, 0.24), (0.6, 0.6, 0.62), (0.93, 0.9, 0.8
 
 def bird(rng: Rng) -> tuple[list[Shape], str]:
     """Songbirds and waders that stand or perch, birds on the wing, swimming ones, and owls from the front."""
-    coat, beak = (
-        near(rng, (0.75, 0.3, 0.22), (0.25, 0.45, 0.7), (0.45, 0.4, 0.35), WHITE, (0.9, 0.75, 0.25), DARK),
-        None,
-    )
+    coat = near(rng, (0.75, 0.3, 0.22), (0.25, 0.45, 0.7), (0.45, 0.4, 0.35), WHITE, (0.9, 0.75, 0.25), DARK)
     belly, beak = shade(coat, rng.uniform(1.4, 2.6)), near(rng, (0.95, 0.65, 0.15), (0.35, 0.3, 0.28), (0.85, 0.4, 0.2))
     kind = pick(rng, "song", "song", "wader", "wing", "wing", "swim", "owl")
     if kind == "owl":
@@ -86,27 +83,35 @@ def bird(rng: Rng) -> tuple[list[Shape], str]:
                 (np.array([(0.05, k), (-0.15, k - 0.02), (-0.3, k - 0.05)]) @ turn.T) + (0, y), shade(coat, 0.45), 0.009
             )
         )
+    behind, front = bird_place(rng, kind)
+    return behind + shapes + front, "standing"
+
+
+def bird_place(rng: Rng, kind: str) -> tuple[list[Shape], list[Shape]]:
+    """The branch or the water of a bird: the shapes behind it and those in front of it."""
+    behind: list[Shape] = []
+    front: list[Shape] = []
     if kind == "swim":
         water = near(rng, (0.4, 0.6, 0.75), (0.35, 0.55, 0.55))
-        shapes.append(
+        front.append(
             area(
                 smooth([(-0.9, 0.0), (-0.4, 0.04), (0.1, 0.02), (0.8, 0.05), (0.7, -0.16), (-0.7, -0.14)]),
                 water,
                 depth=0.55,
             )
         )
-        shapes += [
+        front += [
             line([(x, -q), (x + 0.3, -q)], shade(water, 1.8), 0.012)
             for x, q in ((-0.6, 0.04), (0.2, 0.06), (-0.2, 0.1))
         ]
     elif kind == "song" and rng.random() < 0.65:
         wood = near(rng, (0.4, 0.28, 0.2), (0.55, 0.45, 0.38))
-        shapes.insert(0, limb([(-0.75, -0.1), (-0.2, -0.02), (0.3, -0.05), (0.8, 0.06)], [0.1, 0.08, 0.07, 0.03], wood))
+        behind.append(limb([(-0.75, -0.1), (-0.2, -0.02), (0.3, -0.05), (0.8, 0.06)], [0.1, 0.08, 0.07, 0.03], wood))
         for x in rng.uniform(-0.7, 0.7, 5):
-            shapes.append(
+            front.append(
                 disc(x, rng.uniform(-0.02, 0.1) * pick(rng, -1.5, 1), 0.09, near(rng, *LEAF), 0.04, rng.uniform(0, 180))
             )
-    return shapes, "standing"
+    return behind, front
 
 
 def feathers(root: Sequence[float], tip: Sequence[float], back: float) -> np.ndarray:
@@ -283,12 +288,8 @@ def sitting(rng: Rng, coat: Colour, light: Colour, cat_like: bool) -> list[Shape
     return shapes
 
 
-def walking(rng: Rng, coat: Colour, light: Colour, cat_like: bool) -> tuple[list[Shape], np.ndarray]:
-    """A cat's or dog's body from the side, facing right, and where its head belongs."""
-    long, legs = rng.uniform(0.62, 0.8), rng.uniform(0.24, 0.32) if cat_like else rng.uniform(0.26, 0.42)
-    deep, thick = rng.uniform(0.2, 0.25) if cat_like else rng.uniform(0.24, 0.32), 0.075 if cat_like else 0.1
-    y = legs + deep * 0.45
-    shapes = []
+def tail_path(rng: Rng, long: float, y: float, cat_like: bool) -> list[tuple[float, float]]:
+    """Where the tail of a body of this length and height runs: a cat's long and curved, a dog's short."""
     up = rng.uniform(0.1, 0.55)
     tail = [
         (-long / 2, y + 0.04),
@@ -302,6 +303,42 @@ def walking(rng: Rng, coat: Colour, light: Colour, cat_like: bool) -> tuple[list
             (-long / 2 - 0.12, y + 0.16 * pick(rng, 1, 1, -1)),
             (-long / 2 - rng.uniform(0.12, 0.26), y + 0.28 * pick(rng, 1, 1, -0.6)),
         ]
+    return tail
+
+
+def coat_pattern(
+    rng: Rng, long: float, deep: float, y: float, tones: tuple[Colour, Colour], cat_like: bool
+) -> list[Shape]:
+    """A tabby's stripes, a dog's patches, or nothing; `tones`: the coat's colour and the light one."""
+    shapes: list[Shape] = []
+    coat, light = tones
+    pattern = rng.random()
+    if cat_like and pattern < 0.55:
+        for x in np.linspace(-long * 0.38, long * 0.28, 6):
+            shapes.append(line([(x, y + deep * 0.46), (x - 0.02, y + deep * 0.1)], shade(coat, 0.5), 0.028, depth=0.87))
+    elif not cat_like and pattern < 0.5:
+        for x in rng.uniform(-long * 0.35, long * 0.3, 3):
+            shapes.append(
+                disc(
+                    x,
+                    y + rng.uniform(0, deep * 0.3),
+                    rng.uniform(0.06, 0.12),
+                    light,
+                    0.06,
+                    rng.uniform(0, 90),
+                    depth=0.87,
+                )
+            )
+    return shapes
+
+
+def walking(rng: Rng, coat: Colour, light: Colour, cat_like: bool) -> tuple[list[Shape], np.ndarray]:
+    """A cat's or dog's body from the side, facing right, and where its head belongs."""
+    long, legs = rng.uniform(0.62, 0.8), rng.uniform(0.24, 0.32) if cat_like else rng.uniform(0.26, 0.42)
+    deep, thick = rng.uniform(0.2, 0.25) if cat_like else rng.uniform(0.24, 0.32), 0.075 if cat_like else 0.1
+    y = legs + deep * 0.45
+    shapes = []
+    tail = tail_path(rng, long, y, cat_like)
     shapes.append(limb(tail, [0.09, 0.07, 0.05], coat, depth=0.72))
     for near_side in (False, True):
         for x in (-long * 0.38, long * 0.36):
@@ -325,23 +362,7 @@ def walking(rng: Rng, coat: Colour, light: Colour, cat_like: bool) -> tuple[list
                 (-h * 0.7, -deep * 0.4),
             ]
             shapes.append(area(np.array(body) + (0, y), coat, round_off=True, depth=0.84))
-    pattern = rng.random()
-    if cat_like and pattern < 0.55:
-        for x in np.linspace(-long * 0.38, long * 0.28, 6):
-            shapes.append(line([(x, y + deep * 0.46), (x - 0.02, y + deep * 0.1)], shade(coat, 0.5), 0.028, depth=0.87))
-    elif not cat_like and pattern < 0.5:
-        for x in rng.uniform(-long * 0.35, long * 0.3, 3):
-            shapes.append(
-                disc(
-                    x,
-                    y + rng.uniform(0, deep * 0.3),
-                    rng.uniform(0.06, 0.12),
-                    light,
-                    0.06,
-                    rng.uniform(0, 90),
-                    depth=0.87,
-                )
-            )
+    shapes += coat_pattern(rng, long, deep, y, (coat, light), cat_like)
     head = np.array(
         [long / 2 + (0.1 if cat_like else rng.uniform(0.08, 0.16)), y + deep * 0.5 + rng.uniform(0.06, 0.2)]
     )
@@ -422,9 +443,9 @@ def dog(rng: Rng) -> tuple[list[Shape], str]:
     return shapes + moved(dog_profile(rng, coat, light), *(head + (0.02, 0.04)), rng.uniform(0.95, 1.25)), "standing"
 
 
-def person_head(rng: Rng, skin: Colour, hair: Colour, r: float = 0.12) -> list[Shape]:
-    """A head from the front around (0, 0): hair long, short, curly or tied up, sometimes a hat, glasses or beard."""
-    cut, shapes = pick(rng, "long", "short", "curly", "bun", "bald"), []
+def hair_behind(cut: str, hair: Colour, r: float) -> list[Shape]:
+    """The part of a haircut that lies behind a head of radius r."""
+    shapes: list[Shape] = []
     if cut == "long":
         back = [
             (-1.1, 0.4),
@@ -444,6 +465,13 @@ def person_head(rng: Rng, skin: Colour, hair: Colour, r: float = 0.12) -> list[S
             disc(r * 1.05 * np.cos(t), r * (0.4 + 0.85 * np.sin(t)), r * 0.5, hair, depth=0.75)
             for t in np.linspace(-0.6, 3.74, 9)
         ]
+    return shapes
+
+
+def person_head(rng: Rng, skin: Colour, hair: Colour, r: float = 0.12) -> list[Shape]:
+    """A head from the front around (0, 0): hair long, short, curly or tied up, sometimes a hat, glasses or beard."""
+    cut, shapes = pick(rng, "long", "short", "curly", "bun", "bald"), []
+    shapes += hair_behind(cut, hair, r)
     shapes += [disc(k * r * 0.95, -r * 0.05, r * 0.18, shade(skin, 0.9), r * 0.24, depth=0.86) for k in (-1, 1)]
     shapes.append(disc(0, 0, r * 0.92, skin, r * 1.1, depth=0.88))
     if cut != "bald":
@@ -490,6 +518,21 @@ def person_head(rng: Rng, skin: Colour, hair: Colour, r: float = 0.12) -> list[S
     return shapes
 
 
+def both_arms(rng: Rng, w: float, shoulder: float, skin: Colour, sleeve: Colour) -> list[Shape]:
+    """Two arms that hang, stretch out or wave; `w`: half the width of the shoulders."""
+    arms = []
+    for k in (-1, 1):
+        angle = np.radians(
+            pick(rng, rng.uniform(-80, -60), rng.uniform(-85, -70), rng.uniform(-30, 10), rng.uniform(40, 75))
+        )
+        bend = angle + np.radians(rng.uniform(-15, 45))
+        elbow = np.array([k * w, shoulder - 0.02]) + 0.16 * np.array([k * np.cos(angle), np.sin(angle)])
+        hand = elbow + 0.16 * np.array([k * np.cos(bend), np.sin(bend)])
+        arms.append(disc(*hand, 0.035, skin, depth=0.86))
+        arms.append(limb([(k * w * 0.85, shoulder - 0.02), elbow, hand], [0.085, 0.07, 0.055], sleeve, depth=0.87))
+    return arms
+
+
 def person(rng: Rng) -> list[Shape]:
     """A whole person, about 1 high, standing, walking or waving."""
     skin = near(rng, (0.95, 0.8, 0.68), (0.8, 0.6, 0.45), (0.55, 0.38, 0.28), (0.38, 0.26, 0.2))
@@ -509,18 +552,7 @@ def person(rng: Rng) -> list[Shape]:
             )
         )
         shapes.append(limb([(foot - 0.02, 0.015), (foot + k * 0.055, 0.01)], [0.05, 0.04], shoe, depth=0.82))
-    arms = []
-    for k in (-1, 1):
-        angle = np.radians(
-            pick(rng, rng.uniform(-80, -60), rng.uniform(-85, -70), rng.uniform(-30, 10), rng.uniform(40, 75))
-        )
-        bend = angle + np.radians(rng.uniform(-15, 45))
-        elbow = np.array([k * w, shoulder - 0.02]) + 0.16 * np.array([k * np.cos(angle), np.sin(angle)])
-        hand = elbow + 0.16 * np.array([k * np.cos(bend), np.sin(bend)])
-        arms.append(disc(*hand, 0.035, skin, depth=0.86))
-        arms.append(
-            limb([(k * w * 0.85, shoulder - 0.02), elbow, hand], [0.085, 0.07, 0.055], shade(top, 0.88), depth=0.87)
-        )
+    arms = both_arms(rng, w, shoulder, skin, shade(top, 0.88))
     shapes.append(line([(0, shoulder - 0.03), (0, shoulder + 0.07)], shade(skin, 0.85), 0.075, depth=0.83))
     if dress:
         flare = rng.uniform(0.17, 0.28)

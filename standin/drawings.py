@@ -150,24 +150,9 @@ LEAF = (*GREEN, (0.85, 0.5, 0.18), (0.75, 0.28, 0.2), (0.9, 0.72, 0.25), (0.92, 
 # --- the background and the object in front of it ---------------------------------------------------------------------
 
 
-def scene(rng: Rng) -> tuple[list[Shape], float]:
-    """A background and the height of its horizon: open country, town, sea, a room, or next to nothing."""
-    horizon = rng.uniform(0.45, 0.78)
-    kind = pick(rng, "country", "country", "mountains", "town", "sea", "room", "plain", "plain")
-    sky = near(
-        rng,
-        (0.62, 0.8, 0.93),
-        (0.95, 0.82, 0.65),
-        (0.85, 0.87, 0.88),
-        (0.7, 0.72, 0.85),
-        (0.3, 0.36, 0.55),
-        (0.9, 0.9, 0.82),
-    )
-    ground = near(rng, *GREEN, (0.78, 0.68, 0.48), (0.6, 0.58, 0.56), (0.85, 0.8, 0.7))
-    if kind == "plain":
-        sky = any_colour(rng) if rng.random() < 0.5 else near(rng, WHITE, (0.8, 0.78, 0.74))
-        ground = shade(sky, pick(rng, 0.75, 0.9, 1.4))
-    shapes = [box(-0.1, -0.1, 1.1, 1.1, sky, depth=0.0, material="sky")]
+def far_away(rng: Rng, kind: str, horizon: float, sky: Colour, ground: Colour) -> list[Shape]:
+    """What stands above the horizon: sun, clouds, hills, mountains or a town."""
+    shapes: list[Shape] = []
     more = {"material": "land"}
     if kind in ("country", "mountains", "sea", "town") and rng.random() < 0.75:
         if rng.random() < 0.4:
@@ -202,7 +187,13 @@ def scene(rng: Rng) -> tuple[list[Shape], float]:
                 box(x, horizon - h, x + w, horizon + 0.02, shade(wall, rng.uniform(0.75, 1.3)), depth=0.2, **more)
             )
             x += w
-    shapes.append(box(-0.1, horizon, 1.1, 1.1, ground, depth=0.35, **more))
+    return shapes
+
+
+def on_the_ground(rng: Rng, kind: str, horizon: float, sky: Colour, ground: Colour) -> list[Shape]:
+    """What lies below the horizon: water, a road, a room's floor and its wall, or grass."""
+    shapes: list[Shape] = []
+    more = {"material": "land"}
     if kind == "sea":
         water = near(rng, (0.3, 0.52, 0.68), (0.35, 0.6, 0.6), (0.25, 0.35, 0.5))
         shore = horizon + (1 - horizon) * rng.uniform(0.3, 0.6)
@@ -237,6 +228,30 @@ def scene(rng: Rng) -> tuple[list[Shape], float]:
                 (x + size * 1.3, y - size * 1.2),
             ]
             shapes.append(line(tuft, shade(ground, pick(rng, 0.7, 1.25)), 0.007, depth=0.4, **more))
+    return shapes
+
+
+def scene(rng: Rng) -> tuple[list[Shape], float]:
+    """A background and the height of its horizon: open country, town, sea, a room, or next to nothing."""
+    horizon = rng.uniform(0.45, 0.78)
+    kind = pick(rng, "country", "country", "mountains", "town", "sea", "room", "plain", "plain")
+    sky = near(
+        rng,
+        (0.62, 0.8, 0.93),
+        (0.95, 0.82, 0.65),
+        (0.85, 0.87, 0.88),
+        (0.7, 0.72, 0.85),
+        (0.3, 0.36, 0.55),
+        (0.9, 0.9, 0.82),
+    )
+    ground = near(rng, *GREEN, (0.78, 0.68, 0.48), (0.6, 0.58, 0.56), (0.85, 0.8, 0.7))
+    if kind == "plain":
+        sky = any_colour(rng) if rng.random() < 0.5 else near(rng, WHITE, (0.8, 0.78, 0.74))
+        ground = shade(sky, pick(rng, 0.75, 0.9, 1.4))
+    shapes = [box(-0.1, -0.1, 1.1, 1.1, sky, depth=0.0, material="sky")]
+    shapes += far_away(rng, kind, horizon, sky, ground)
+    shapes.append(box(-0.1, horizon, 1.1, 1.1, ground, depth=0.35, material="land"))
+    shapes += on_the_ground(rng, kind, horizon, sky, ground)
     return shapes, horizon
 
 

@@ -136,6 +136,58 @@ def eyes(rng: Rng, plan: Plan, picture: Picture) -> Picture:
     return picture
 
 
+def moonlight(rng: Rng, plan: Plan, picture: Picture, air: np.ndarray) -> Picture:
+    """A full moon behind the object, in the colour of the air."""
+    size = len(picture)
+    x, y, r = rng.uniform(0.2, 0.8), rng.uniform(0.12, 0.35), rng.uniform(0.09, 0.16)
+    moon = (0.8 + 0.12 * noise(rng, size, 14, 2))[..., None] * mix(air, (1, 1, 0.9), 0.6)
+    picture = mix(picture, air, 0.45 * halo(size, x, y, r * 2.2) * (1 - plan.thing))
+    return mix(picture, np.clip(moon, 0, 1), ball(size, x, y, r) * (1 - plan.thing))
+
+
+def lightning(rng: Rng, plan: Plan, picture: Picture, air: np.ndarray) -> Picture:
+    """A jagged bolt behind the object, with its glow."""
+    size, u = len(picture), plan.unit
+    path = np.stack([rng.uniform(0.1, 0.9) + np.cumsum(rng.normal(0, 0.045, 10)), np.linspace(0, 0.75, 10)], axis=1)
+    bolt = np.zeros((size, size), np.float32)
+    cv2.polylines(bolt, [(path * size).astype(np.int32)], False, 1, max(1, round(3 * u)), cv2.LINE_AA)
+    return np.clip(
+        picture
+        + (0.7 * blur(bolt, 12 * u) * 4 + bolt)[..., None] * mix(air, (1, 1, 1), 0.7) * (1 - plan.thing)[..., None],
+        0,
+        1,
+    )
+
+
+def thorns(rng: Rng, picture: Picture) -> Picture:
+    """Black spikes along the lower edge, sometimes along the upper one too."""
+    size = len(picture)
+    teeth = [
+        [(x - 0.05, 1.01), (x + rng.normal(0, 0.02), 1 - rng.uniform(0.06, 0.2)), (x + 0.05, 1.01)]
+        for x in np.arange(0, 1.05, 0.07)
+    ]
+    teeth += [[(a, 1 - b) for a, b in t] for t in teeth] if rng.random() < 0.4 else []
+    return mix(picture, (0.01, 0.01, 0.02), stamp(size, *teeth))
+
+
+def scratches(rng: Rng, plan: Plan, picture: Picture) -> Picture:
+    """Four parallel cuts, as of claws."""
+    size, u = len(picture), plan.unit
+    marks = np.zeros((size, size), np.float32)
+    x, y, a = *rng.uniform(0.25, 0.6, 2), rng.uniform(0.5, 1.2)
+    for k in range(4):
+        start = np.array([x + k * 0.06, y - k * 0.02]) * size
+        cv2.line(
+            marks,
+            tuple(start.astype(int).tolist()),
+            tuple((start + 0.35 * size * np.array([-np.cos(a), np.sin(a)])).astype(int).tolist()),
+            1,
+            max(1, round(4 * u)),
+            cv2.LINE_AA,
+        )
+    return mix(picture, pick(rng, (0.6, 0.03, 0.03), (0.03, 0.02, 0.02)), marks * (noise(rng, size, 60) > -0.9))
+
+
 def scary(plan: Plan, rng: Rng) -> Picture:
     """Crooked forms, night, one hard light, and bats, eyes, claws, drips, a moon, lightning or scratches."""
     size, u = len(plan.ids), plan.unit
@@ -158,20 +210,9 @@ def scary(plan: Plan, rng: Rng) -> Picture:
         ]
     )
     if "moon" in signs:
-        x, y, r = rng.uniform(0.2, 0.8), rng.uniform(0.12, 0.35), rng.uniform(0.09, 0.16)
-        moon = (0.8 + 0.12 * noise(rng, size, 14, 2))[..., None] * mix(air, (1, 1, 0.9), 0.6)
-        picture = mix(picture, air, 0.45 * halo(size, x, y, r * 2.2) * (1 - plan.thing))
-        picture = mix(picture, np.clip(moon, 0, 1), ball(size, x, y, r) * (1 - plan.thing))
+        picture = moonlight(rng, plan, picture, air)
     if "lightning" in signs:
-        path = np.stack([rng.uniform(0.1, 0.9) + np.cumsum(rng.normal(0, 0.045, 10)), np.linspace(0, 0.75, 10)], axis=1)
-        bolt = np.zeros((size, size), np.float32)
-        cv2.polylines(bolt, [(path * size).astype(np.int32)], False, 1, max(1, round(3 * u)), cv2.LINE_AA)
-        picture = np.clip(
-            picture
-            + (0.7 * blur(bolt, 12 * u) * 4 + bolt)[..., None] * mix(air, (1, 1, 1), 0.7) * (1 - plan.thing)[..., None],
-            0,
-            1,
-        )
+        picture = lightning(rng, plan, picture, air)
     if "fog" in signs:
         _, y = grid(size)
         haze = np.clip(0.25 + 0.45 * noise(rng, size, 5, 3) + (y - 0.75) * 2.4, 0, 0.8)
@@ -189,28 +230,11 @@ def scary(plan: Plan, rng: Rng) -> Picture:
         reach = claws(rng, size) * (1 - 0.75 * blur(plan.thing, 3 * u))
         picture = mix(mix(picture, air * 0.4, 0.5 * blur(reach, 5 * u)), (0.01, 0.01, 0.02), reach)
     if "thorns" in signs:
-        teeth = [
-            [(x - 0.05, 1.01), (x + rng.normal(0, 0.02), 1 - rng.uniform(0.06, 0.2)), (x + 0.05, 1.01)]
-            for x in np.arange(0, 1.05, 0.07)
-        ]
-        teeth += [[(a, 1 - b) for a, b in t] for t in teeth] if rng.random() < 0.4 else []
-        picture = mix(picture, (0.01, 0.01, 0.02), stamp(size, *teeth))
+        picture = thorns(rng, picture)
     if "drips" in signs:
         picture = mix(picture, pick(rng, (0.45, 0.02, 0.03), (0.02, 0.02, 0.03), tuple(air * 0.4)), drips(rng, size))
     if "scratches" in signs:
-        marks = np.zeros((size, size), np.float32)
-        x, y, a = *rng.uniform(0.25, 0.6, 2), rng.uniform(0.5, 1.2)
-        for k in range(4):
-            start = np.array([x + k * 0.06, y - k * 0.02]) * size
-            cv2.line(
-                marks,
-                tuple(start.astype(int).tolist()),
-                tuple((start + 0.35 * size * np.array([-np.cos(a), np.sin(a)])).astype(int).tolist()),
-                1,
-                max(1, round(4 * u)),
-                cv2.LINE_AA,
-            )
-        picture = mix(picture, pick(rng, (0.6, 0.03, 0.03), (0.03, 0.02, 0.02)), marks * (noise(rng, size, 60) > -0.9))
+        picture = scratches(rng, plan, picture)
     return np.clip(picture * (1 + 0.06 * noise(rng, size, size / 3))[..., None], 0, 1)
 
 
@@ -351,9 +375,59 @@ def fireworks(rng: Rng, plan: Plan, picture: Picture) -> Picture:
     return picture
 
 
+def sunshine(rng: Rng, plan: Plan, picture: Picture) -> Picture:
+    """A sun in an upper corner, with rays."""
+    size = len(picture)
+    x, y, r = pick(rng, 0.1, 0.2, 0.8, 0.9), rng.uniform(0.05, 0.2), rng.uniform(0.08, 0.14)
+    xs, ys = grid(size)
+    rays = np.clip(np.cos(np.arctan2(ys - y, xs - x) * int(rng.integers(10, 18))) * 3, 0, 1) * halo(
+        size, x, y, rng.uniform(0.35, 0.9)
+    )
+    warm = pick(rng, (1.0, 0.95, 0.6), (1.0, 0.85, 0.4), (1.0, 1.0, 0.9), (1.0, 0.75, 0.65))
+    free = 1 - 0.8 * plan.thing
+    picture = mix(picture, warm, rng.uniform(0.35, 0.7) * rays * free)
+    picture = mix(picture, warm, 0.5 * halo(size, x, y, r * 2.5) * free)
+    return mix(picture, warm, ball(size, x, y, r) * (1 - plan.thing))
+
+
+def rainbow(rng: Rng, plan: Plan, picture: Picture) -> Picture:
+    """A rainbow behind the object."""
+    size = len(picture)
+    xs, ys = grid(size)
+    far = np.sqrt((xs - rng.uniform(0.3, 0.7)) ** 2 + (ys - rng.uniform(0.75, 0.95)) ** 2)
+    r, wide = rng.uniform(0.5, 0.7), rng.uniform(0.08, 0.14)
+    band = np.clip((r - far) / wide, 0, 0.999)
+    colours = np.float32([hsv(h, 0.65, 1) for h in (0.0, 0.08, 0.15, 0.33, 0.58, 0.77)])
+    return mix(picture, colours[(band * 6).astype(int)], 0.75 * ((band > 0) & (band < 0.99)) * (1 - plan.thing))
+
+
+def decorate(rng: Rng, plan: Plan, picture: Picture, kind: str, colours: list) -> Picture:
+    """The things of one kind of `party` in these colours."""
+    size = len(picture)
+    outlines, front = party(rng, size, kind)
+    free = np.ones((size, size), np.float32) if front else 1 - plan.thing
+    for number, colour in enumerate(colours):
+        part = outlines[number :: len(colours)]
+        if kind == "balloons":
+            for o in part:
+                foot = o.mean(axis=0) + (0, 0.06)
+                string = np.array(
+                    [foot, foot + (0.01, 0.1), foot + (-0.01, 0.2), foot + (-0.004, 0.2), foot + (0.016, 0.1)]
+                )
+                picture = mix(picture, (0.45, 0.45, 0.45), 0.7 * stamp(size, string) * free)
+        picture = mix(picture, colour, stamp(size, *part) * free)
+        if kind == "balloons":
+            for o in part:
+                picture = mix(picture, (1, 1, 1), 0.7 * halo(size, *(o.mean(axis=0) - (0.015, 0.025)), 0.014) * free)
+        elif kind == "daisies":
+            for o in part:
+                picture = mix(picture, (1.0, 0.85, 0.2), ball(size, *o.mean(axis=0), 0.012))
+    return picture
+
+
 def happy(plan: Plan, rng: Rng) -> Picture:
     """Light from everywhere, a sun with rays, a rainbow, balloons, confetti, hearts, stars, bunting or flowers."""
-    size, u = len(plan.ids), plan.unit
+    u = plan.unit
     plan = regraded(plan, rng, "vivid", "pastel", "natural", "natural", "warm", "two hues", "one hue", "muted")
     night = rng.random() < 0.2  # a feast at night, with fireworks
     if night or rng.random() < 0.4:  # a sky of any colour
@@ -368,51 +442,17 @@ def happy(plan: Plan, rng: Rng) -> Picture:
         ]
     )
     if "sun" in signs:
-        x, y, r = pick(rng, 0.1, 0.2, 0.8, 0.9), rng.uniform(0.05, 0.2), rng.uniform(0.08, 0.14)
-        xs, ys = grid(size)
-        rays = np.clip(np.cos(np.arctan2(ys - y, xs - x) * int(rng.integers(10, 18))) * 3, 0, 1) * halo(
-            size, x, y, rng.uniform(0.35, 0.9)
-        )
-        warm = pick(rng, (1.0, 0.95, 0.6), (1.0, 0.85, 0.4), (1.0, 1.0, 0.9), (1.0, 0.75, 0.65))
-        free = 1 - 0.8 * plan.thing
-        picture = mix(picture, warm, rng.uniform(0.35, 0.7) * rays * free)
-        picture = mix(picture, warm, 0.5 * halo(size, x, y, r * 2.5) * free)
-        picture = mix(picture, warm, ball(size, x, y, r) * (1 - plan.thing))
+        picture = sunshine(rng, plan, picture)
     if "rainbow" in signs:
-        xs, ys = grid(size)
-        far = np.sqrt((xs - rng.uniform(0.3, 0.7)) ** 2 + (ys - rng.uniform(0.75, 0.95)) ** 2)
-        r, wide = rng.uniform(0.5, 0.7), rng.uniform(0.08, 0.14)
-        band = np.clip((r - far) / wide, 0, 0.999)
-        colours = np.float32([hsv(h, 0.65, 1) for h in (0.0, 0.08, 0.15, 0.33, 0.58, 0.77)])
-        picture = mix(picture, colours[(band * 6).astype(int)], 0.75 * ((band > 0) & (band < 0.99)) * (1 - plan.thing))
+        picture = rainbow(rng, plan, picture)
     colours = (
         [any_colour(rng) for _ in range(3)] + [(1, 1, 1)]
         if rng.random() < 0.4
         else [hsv(h, 0.7, 1) for h in rng.random(5)]
     )
     for kind in signs:
-        if kind in ("sun", "rainbow"):
-            continue
-        outlines, front = party(rng, size, kind)
-        free = np.ones((size, size), np.float32) if front else 1 - plan.thing
-        for number, colour in enumerate(colours):
-            part = outlines[number :: len(colours)]
-            if kind == "balloons":
-                for o in part:
-                    foot = o.mean(axis=0) + (0, 0.06)
-                    string = np.array(
-                        [foot, foot + (0.01, 0.1), foot + (-0.01, 0.2), foot + (-0.004, 0.2), foot + (0.016, 0.1)]
-                    )
-                    picture = mix(picture, (0.45, 0.45, 0.45), 0.7 * stamp(size, string) * free)
-            picture = mix(picture, colour, stamp(size, *part) * free)
-            if kind == "balloons":
-                for o in part:
-                    picture = mix(
-                        picture, (1, 1, 1), 0.7 * halo(size, *(o.mean(axis=0) - (0.015, 0.025)), 0.014) * free
-                    )
-            elif kind == "daisies":
-                for o in part:
-                    picture = mix(picture, (1.0, 0.85, 0.2), ball(size, *o.mean(axis=0), 0.012))
+        if kind not in ("sun", "rainbow"):
+            picture = decorate(rng, plan, picture, kind, colours)
     return np.clip(mix(picture, np.clip(blur(picture, 8 * u) * 1.2, 0, 1), 0.15), 0, 1)
 
 
@@ -451,33 +491,9 @@ SKIES = (
 )
 
 
-def peaceful(plan: Plan, rng: Rng) -> Picture:
-    """Dawn, dusk or moonlight, still water, mist in bands, soft glow, petals, far birds, stars or fireflies."""
-    size, u = len(plan.ids), plan.unit
-    plan = regraded(plan, rng, "pastel", "pastel", "muted", "warm", "cool", "one hue", "natural")
-    top, bottom = pick(rng, *SKIES)
-    _, y = grid(size)
-    sky = mix(np.broadcast_to(np.float32(top), (size, size, 3)), bottom, np.clip(y / plan.drawing.horizon, 0, 1))
-    picture = rendered(plan, rng)
-    far = (plan.depth[plan.ids] < 0.3) * (1 - plan.thing)
-    picture = mix(picture, sky, blur(far.astype(np.float32), 1.2 * u) * rng.uniform(0.6, 0.95))
-    picture = mix(picture, picture * (np.float32(bottom) * 1.1), 0.6)
-    sun_x, sun_y, r = rng.uniform(0.15, 0.85), plan.drawing.horizon - rng.uniform(0.0, 0.3), rng.uniform(0.05, 0.1)
-    if rng.random() < 0.75:
-        glow = mix(np.float32(bottom), (1, 1, 0.92), 0.6)
-        picture = mix(picture, glow, 0.55 * behind(plan, halo(size, sun_x, sun_y, r * 3)))
-        picture = mix(picture, glow, behind(plan, ball(size, sun_x, sun_y, r, 0.008)))
-    for _ in range(rng.integers(0, 4)):
-        at, wide = plan.drawing.horizon + rng.uniform(-0.15, 0.12), rng.uniform(0.015, 0.04)
-        band = np.exp(-(((y - at + 0.015 * noise(rng, size, 3)) / wide) ** 2)) * np.clip(
-            0.7 + 0.5 * noise(rng, size, 3), 0, 1
-        )
-        picture = mix(picture, bottom, 0.7 * band * (1 - 0.7 * plan.thing))
-    if rng.random() < 0.65:
-        picture = still_water(rng, plan, picture)
-    picture = mix(picture, np.clip(blur(picture, 6 * u) * 1.12, 0, 1), rng.uniform(0.2, 0.4))
-    dark = luminance(np.float32([top]))[0] < 0.35
-    sign = pick(rng, "petals", "birds", "lights") if not dark else pick(rng, "stars", "lights")
+def small_signs(rng: Rng, plan: Plan, picture: Picture, sign: str, top: tuple[float, float, float]) -> Picture:
+    """Far birds, drifting petals, stars or small lights."""
+    size, u = len(picture), plan.unit
     if sign == "birds":
         flock = np.zeros((size, size), np.float32)
         for x, h in rng.uniform((0.1, 0.06), (0.9, 0.35), (rng.integers(3, 7), 2)):
@@ -512,6 +528,37 @@ def peaceful(plan: Plan, rng: Rng) -> Picture:
                 0,
                 1,
             )
+    return picture
+
+
+def peaceful(plan: Plan, rng: Rng) -> Picture:
+    """Dawn, dusk or moonlight, still water, mist in bands, soft glow, petals, far birds, stars or fireflies."""
+    size, u = len(plan.ids), plan.unit
+    plan = regraded(plan, rng, "pastel", "pastel", "muted", "warm", "cool", "one hue", "natural")
+    top, bottom = pick(rng, *SKIES)
+    _, y = grid(size)
+    sky = mix(np.broadcast_to(np.float32(top), (size, size, 3)), bottom, np.clip(y / plan.drawing.horizon, 0, 1))
+    picture = rendered(plan, rng)
+    far = (plan.depth[plan.ids] < 0.3) * (1 - plan.thing)
+    picture = mix(picture, sky, blur(far.astype(np.float32), 1.2 * u) * rng.uniform(0.6, 0.95))
+    picture = mix(picture, picture * (np.float32(bottom) * 1.1), 0.6)
+    sun_x, sun_y, r = rng.uniform(0.15, 0.85), plan.drawing.horizon - rng.uniform(0.0, 0.3), rng.uniform(0.05, 0.1)
+    if rng.random() < 0.75:
+        glow = mix(np.float32(bottom), (1, 1, 0.92), 0.6)
+        picture = mix(picture, glow, 0.55 * behind(plan, halo(size, sun_x, sun_y, r * 3)))
+        picture = mix(picture, glow, behind(plan, ball(size, sun_x, sun_y, r, 0.008)))
+    for _ in range(rng.integers(0, 4)):
+        at, wide = plan.drawing.horizon + rng.uniform(-0.15, 0.12), rng.uniform(0.015, 0.04)
+        band = np.exp(-(((y - at + 0.015 * noise(rng, size, 3)) / wide) ** 2)) * np.clip(
+            0.7 + 0.5 * noise(rng, size, 3), 0, 1
+        )
+        picture = mix(picture, bottom, 0.7 * band * (1 - 0.7 * plan.thing))
+    if rng.random() < 0.65:
+        picture = still_water(rng, plan, picture)
+    picture = mix(picture, np.clip(blur(picture, 6 * u) * 1.12, 0, 1), rng.uniform(0.2, 0.4))
+    dark = luminance(np.float32([top]))[0] < 0.35
+    sign = pick(rng, "petals", "birds", "lights") if not dark else pick(rng, "stars", "lights")
+    picture = small_signs(rng, plan, picture, sign, top)
     return np.clip(picture, 0, 1)
 
 
