@@ -2,7 +2,7 @@
 
     python demo.py data/demo                        # 990 pictures of 128 px, under a minute on two cores
     python demo.py data/demo --per-cell 40          # 3,960 pictures: enough to tell recipes apart
-    python demo.py --sheet images/demo.png          # only the sample sheet: a row per style, a column per content
+    python demo.py --sheet images/demo.png --seed 3 # only the sample sheet: a row per style, a column per content
 
 The folder `standin` holds what is depicted (`contents.py`) apart from how (`media.py`, `moods.py`). The pictures lie in
 DIR/<style>/<content>/<picture>.jpg, and DIR/index.csv lists them. Each picture depends on (seed, style, content,
@@ -15,13 +15,14 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import multiprocessing
 import os
 import shlex
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,9 +64,18 @@ def picture(cell: Cell, size: int, seed: int) -> np.ndarray:
 
 
 def start_worker() -> None:
-    """Set up a process of the pool: one thread each, and Ctrl-C is the parent's business."""
+    """Set up a process of the pool: one thread for drawing, Ctrl-C left to the parent, and no life without it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Wait for the end of the parent process, however it comes, and then end this one."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def write_picture(cell: Cell, folder: Path, size: int, seed: int) -> None:
@@ -123,7 +133,9 @@ def draw_all(todo: list[Cell], job: Callable[[Cell], None], workers: int, bar: t
             bar.update()
         return
     # Fresh processes rather than forked ones: the same on every system, and safe beside other threads.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker
+    ) as pool:
         try:
             for _ in pool.map(job, todo, chunksize=4):
                 bar.update()
@@ -149,9 +161,7 @@ def draw_collection(args: argparse.Namespace) -> None:
     if not (folder / "index.csv").is_file():
         utils.write_whole(folder / "index.csv", index_csv(args.per_cell))
     drawn = f"Drawn: {len(todo)} pictures" if todo else "Nothing to draw, the collection is complete"
-    print(
-        f"{drawn}. {folder} holds {len(STYLES)} styles x {len(CONTENTS)} contents x {args.per_cell} = {total} pictures"
-    )
+    print(f"{drawn}. {folder} holds {total}: {len(STYLES)} styles x {len(CONTENTS)} contents x {args.per_cell}")
     print(f"Next: python classification_net.py --data {shlex.quote(str(folder))} --image-size 96 --epochs 10")
 
 

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -94,6 +97,26 @@ def test_an_interrupted_collection_is_completed_and_a_complete_one_left_alone(co
     draw(folder, "--per-cell", 1, "--size", 32)
     assert "Nothing to draw" in capsys.readouterr().out
     assert files(folder) == whole
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_ended_by_a_signal_it_leaves_whole_pictures_and_no_process(number, status, tmp_path):
+    folder = tmp_path / "demo"
+    command = [sys.executable, "demo.py", str(folder), "--per-cell", "9", "--workers", "2"]
+    script = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(folder.rglob("*.jpg")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    script.send_signal(number)
+    # The pipe closes only when the last of its processes has ended.
+    _, error = script.communicate(timeout=30)
+    assert script.returncode == status
+    assert "Traceback" not in error
+    assert number == signal.SIGKILL or len(error.splitlines()) == 1, error
+    pictures = list(folder.rglob("*.jpg"))
+    assert 0 < len(pictures) < 9 * 99
+    assert all(cv2.imread(str(path)) is not None for path in pictures)
 
 
 def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_was(tmp_path):
