@@ -1,0 +1,21 @@
+"""For programs that want the embedding and not the scripts:
+
+net = torch.hub.load("path/of/this/project", "style_embedding", source="local", weights="runs/stage2/best.pt")
+embeddings = net(["one.jpg", "another.png"])         # float32 [2, 256], each of length 1
+"""  # noqa: D400
+
+from pathlib import Path
+
+from trained import TrainedNet, load_trained
+
+dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL", "tqdm", "filelock"]
+
+
+def style_embedding(weights: str | Path, device: str = "cpu") -> TrainedNet:
+    """Load a trained net, ready with its preprocessing.
+
+    `weights` is a run folder or its `best.pt`; `device` where the net goes. Call the net on paths, uint8 RGB arrays
+    [height, width, 3] or float tensors [n, 3, image_size, image_size] in [0, 1]: float32 [n, embedding_dim], each of
+    length 1, Euclidean distance = difference in style. See `trained.TrainedNet`. Nothing is downloaded.
+    """
+    return load_trained(weights, device)
