@@ -6,7 +6,7 @@ A data folder is any of these, tried in this order:
 2. `DIR/<style>/<content>/<picture>`;
 3. `DIR/<style>/<picture>`;
 
-or the two text lists of the earlier public implementation (`read_text_lists`). `pictures.py` decodes what is found here.
+or the two text lists of the earlier public implementation (`read_text_lists`). `pictures.py` decodes what is found.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ BAM_CONTENTS = ("bicycle", "bird", "building", "cars", "cat", "dog", "flower", "
 
 SPLITS = ("train", "val", "test")
 SPLIT_SHARES = (0.8, 0.1, 0.1)
+STYLE_WEIGHT = 2  # of a style's balance over the splits, against that of its style x content cells
 UNKNOWN = -1  # the content, or the style, of a picture of which it is not known
 UNREADABLE = "unreadable"  # stands in the split of a picture that was left out because it cannot be decoded
 
@@ -103,9 +104,11 @@ def read_collection(
     filenames: Path | str | None = None,
     labels: Path | str | None = None,
     split_seed: int = 0,
+    known_splits: dict[str, str] | None = None,
 ) -> Collection:
     """Read a data folder, or text lists, and give every picture its split.
 
+    `known_splits` gives the split of some paths, for lists that cannot say it themselves.
     Raises `UserError`, one line with the remedy, for whatever is wrong with the folder or the lists.
     """
     if filenames is not None:
@@ -121,7 +124,10 @@ def read_collection(
     content, contents = number_names(columns["content"], BAM_CONTENTS)
     group = [name or f"path:{path}" for name, path in zip(columns["group"], columns["path"], strict=True)]
     size, changed = stat_pictures(folder, columns["path"], source)
-    split = assign_splits(style, content, group, columns["split"], split_seed, source)
+    given = columns["split"]
+    if known_splits is not None:
+        given = [known_splits.get(path, "") for path in columns["path"]]
+    split = assign_splits(style, content, group, given, split_seed, source)
     return Collection(
         folder, columns["path"], styles, contents, style, content, group, split, size, changed, source, table
     )  # fmt: skip
@@ -207,7 +213,7 @@ def check_relative(where: str, path: str) -> None:
 
 
 def walk_folder(folder: Path) -> dict[str, list[str]]:
-    """List `<style>/<content>/<picture>` or `<style>/<picture>` in sorted order. Hidden files and folders are skipped."""
+    """List `<style>/<content>/<picture>` or `<style>/<picture>` in sorted order, hidden files and folders left out."""
     paths, styles, contents = [], [], []
     for place, folders, files in os.walk(folder, followlinks=True):
         parts = Path(place).relative_to(folder).parts
@@ -290,13 +296,13 @@ def number_names(names: list[str], known: tuple[str, ...]) -> tuple[np.ndarray, 
 
 
 def stat_pictures(folder: Path, paths: list[str], source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes, int64 [n], and time of change in nanoseconds, int64 [n], of every picture; names those that are missing."""
+    """Bytes and time of change in nanoseconds, int64 [n] each, of every picture. `UserError` names those missing."""
     size = np.zeros(len(paths), dtype=np.int64)
     changed = np.zeros(len(paths), dtype=np.int64)
     missing = []
     for row, path in enumerate(paths):
         try:
-            status = os.stat(folder / path if row == 0 else f"{folder}/{path}")
+            status = os.stat(f"{folder}/{path}")  # noqa: PTH116 (a Path for each picture would take longer)
         except (OSError, ValueError):
             missing.append(path)
             continue
@@ -343,12 +349,15 @@ def assign_splits(
         best = scores.index(max(scores))
         split[members[name]] = SPLITS[best]
         for stratum in strata:
-            lacking[stratum][best] -= 1
+            lacking[stratum][best] -= STYLE_WEIGHT if stratum[0] == "style" else 1
     return split
 
 
 def count_lacking(levels: list[list[tuple]]) -> dict[tuple, list[float]]:
-    """How many pictures each split should get of each stratum; of a style's, at least one for val and for test."""
+    """How many pictures each split should get of each stratum; of a style's, at least one for val and for test.
+
+    The styles count twice as heavily as their cells, in which a tenth is often less than one picture.
+    """
     lacking = {}
     for level, strata in enumerate(levels):
         for stratum, count in Counter(strata).items():
@@ -356,7 +365,7 @@ def count_lacking(levels: list[list[tuple]]) -> dict[tuple, list[float]]:
             if level == 0 and count >= len(SPLITS):
                 quota[1:] = [max(1.0, part) for part in quota[1:]]
                 quota[0] = count - sum(quota[1:])
-            lacking[stratum] = quota
+            lacking[stratum] = [part * (STYLE_WEIGHT if level == 0 else 1) for part in quota]
     return lacking
 
 

@@ -167,11 +167,18 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def open_session(
-    args: argparse.Namespace, *, stage: int, label: str, image_size: int, columns: tuple[str, ...]
+    args: argparse.Namespace,
+    *,
+    stage: int,
+    label: str,
+    image_size: int,
+    columns: tuple[str, ...],
+    known_splits: dict[str, str] | None = None,
 ) -> Iterator[Session]:
     """Get everything ready for a stage: device, run folder, data, pictures, curves; put it away afterwards.
 
-    `label` is what the classes are, "style" or "content". Raises `UserError` for whatever the user must change.
+    `label` is what the classes are, "style" or "content". `known_splits` gives the split of pictures whose classes
+    are not known, by path; then the collection is not checked for trainable classes. Raises `UserError` for whatever the user must change.
     """
     with contextlib.ExitStack() as stack:
         device = choose_device(parallel.start(args.device))
@@ -186,7 +193,11 @@ def open_session(
         else:  # one process speaks for all
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
         collection = read_collection(
-            args.data, filenames=args.filenames, labels=args.labels, split_seed=args.split_seed
+            args.data,
+            filenames=args.filenames,
+            labels=args.labels,
+            split_seed=args.split_seed,
+            known_splits=known_splits,
         )
         pictures, unreadable = open_pictures(
             collection,
@@ -199,7 +210,8 @@ def open_session(
         )
         stack.callback(pictures.close)
         collection = collection.without(unreadable)
-        check_trainable(collection, label)
+        if known_splits is None:
+            check_trainable(collection, label)
         view = None
         if parallel.rank() == 0:
             name = "full precision" if precision is None else str(precision).removeprefix("torch.")

@@ -58,7 +58,11 @@ def main(args: argparse.Namespace) -> None:
     stage1 = read_checkpoint(Path(args.stage1) / BEST, BEST_FORMAT)
     embedding, _ = rebuild(stage1, str(Path(args.stage1) / BEST))
     label = stage1["label"]
-    with open_session(args, stage=2, label=label, image_size=stage1["image_size"], columns=COLUMNS) as session:
+    # Triplets on pictures of unknown style: only stage 1 can say what was for training.
+    known = read_split(Path(args.stage1)) if args.triplets and args.filenames and not args.labels else None
+    with open_session(
+        args, stage=2, label=label, image_size=stage1["image_size"], columns=COLUMNS, known_splits=known
+    ) as session:
         collection, device = session.collection, session.device
         check_stage1(collection, stage1, Path(args.stage1))
         net = TripletNet(embedding.train().requires_grad_(True)).to(device, memory_format=torch.channels_last)
@@ -128,7 +132,12 @@ def choose_triplets(
         return shuffle, given["val"]
     _, number = classes_of(collection, label)
     _, other = classes_of(collection, "content" if label == "style" else "style")
-    train_rows, val_rows = collection.rows("train"), collection.rows("val")
+    train_rows, val_rows = collection.rows("train"), with_a_partner(number, collection.rows("val"))
+    if len(np.unique(number[val_rows])) < 2:
+        raise UserError(
+            f"{collection.source}: has too few pictures to validate triplets on, which takes two {label}s "
+            f"with two validation pictures each; add pictures"
+        )
     warn_of_fallbacks(number, other, train_rows)
 
     def draw(epoch: int) -> np.ndarray:
@@ -136,6 +145,12 @@ def choose_triplets(
 
     seeds = [derive_seed(args.split_seed, "validation triplets", part) for part in range(VAL_TRIPLETS)]
     return draw, np.concatenate([draw_triplets(number, other, val_rows, seed) for seed in seeds])
+
+
+def with_a_partner(number: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Those of the rows, int64 [n], whose class has a second picture among them to be the positive."""
+    counts = np.bincount(number[rows], minlength=number.max() + 1)
+    return rows[counts[number[rows]] > 1]
 
 
 def warn_of_fallbacks(number: np.ndarray, other: np.ndarray, rows: np.ndarray) -> None:

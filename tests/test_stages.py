@@ -1,0 +1,218 @@
+"""Both stages as a user runs them: what a run leaves behind, how stage 2 hangs together with stage 1, and the refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK, run_command, run_main
+
+import classification_net
+import train
+from dataset import BAM_STYLES, read_collection
+from networks import rebuild
+from utils import UserError
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# What a run leaves behind.
+
+
+@pytest.mark.parametrize(
+    ("fixture", "columns"),
+    [
+        ("stage1_run", "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,images_per_second,seconds"),
+        (
+            "stage2_run",
+            "epoch,train_loss,train_triplet_accuracy,val_loss,val_triplet_accuracy,val_map,lr,images_per_second,seconds",
+        ),
+    ],
+)
+def test_a_run_leaves_its_whole_folder(fixture, columns, request):
+    run = request.getfixturevalue(fixture)
+    text = (run / "metrics.csv").read_text()
+    assert text.splitlines()[0] == columns
+    rows = read_rows(run / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+    assert all(
+        0 <= float(value) <= 1 for row in rows for name, value in row.items() if "accuracy" in name or "map" in name
+    )
+    assert cv2.imread(str(run / "curves.png")).shape[0] > 100
+    assert not list(run.glob(".*.part"))
+
+
+def test_config_and_split_say_everything_about_the_run(stage1_run, collection):
+    config = json.loads((stage1_run / "config.json").read_text())
+    assert config["classes"] == list(BAM_STYLES)
+    assert config["settings"]["lr"] == 0.001 and config["settings"]["epochs"] == 2
+    assert config["versions"]["torch"] == torch.__version__ and config["device"]
+    found = read_collection(collection)
+    assert config["data"]["fingerprint"] == found.fingerprint()
+    split = {row["path"]: row["split"] for row in read_rows(stage1_run / "split.csv")}
+    assert split == dict(zip(found.paths, found.split.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("fixture", ["stage1_run", "stage2_run"])
+def test_best_weights_are_plain_data_that_rebuild_the_net(fixture, request):
+    run = request.getfixturevalue(fixture)
+    best = torch.load(run / "best.pt", weights_only=True)
+    assert best["classes"] == list(BAM_STYLES) and best["label"] == "style" and best["image_size"] == 64
+    embedding, classifier = rebuild(best, "here")
+    assert (classifier is not None) == (fixture == "stage1_run")
+    with torch.no_grad():
+        assert embedding(torch.randn(1, 3, 64, 64)).shape == (1, 256)
+    scores = [float(row["val_accuracy" if best["stage"] == 1 else "val_map"]) for row in read_rows(run / "metrics.csv")]
+    assert best["score"] == pytest.approx(max(scores), rel=1e-5) and best["epoch"] == scores.index(max(scores)) + 1
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others(stage1_run, collection, tmp_path):
+    for seed in (0, 1):
+        options = ("--data", collection, "--epochs", 2, "--seed", seed, *QUICK)
+        run_main(classification_net, "--run", tmp_path / str(seed), *options)
+    before, again, other = (
+        torch.load(run / "last.pt", weights_only=True)["net"] for run in (stage1_run, tmp_path / "0", tmp_path / "1")
+    )
+    assert all(torch.equal(before[name], again[name]) for name in before)
+    assert any(not torch.equal(before[name], other[name]) for name in before)
+
+
+# From stage 1 to stage 2.
+
+
+def test_stage_2_starts_from_the_best_weights_of_stage_1(stage1_run, collection, tmp_path):
+    # A rate so small that nothing moves, though a zero becomes an even smaller number: stage 2 saves what it loaded.
+    run_main(
+        train, "--data", collection, "--stage1", stage1_run, "--run", tmp_path / "s2", "--epochs", 1, "--lr", 1e-30,
+        *QUICK[2:],
+    )  # fmt: skip
+    loaded = torch.load(stage1_run / "best.pt", weights_only=True)["weights"]
+    saved = torch.load(tmp_path / "s2" / "best.pt", weights_only=True)["weights"]
+    assert saved.keys() == {name for name in loaded if name.startswith("embedding.")}
+    assert all(torch.allclose(saved[name], loaded[name], rtol=0, atol=1e-25) for name in saved)
+    assert any(saved[name].abs().max() > 0.01 for name in saved)
+
+
+def test_the_content_pipeline_is_the_same_two_scripts(collection, tmp_path):
+    common = ("--data", collection, "--epochs", 1, "--no-visdom")
+    run_main(
+        classification_net, "--label", "content", "--run", tmp_path / "1", "--arch", "resnet18", *QUICK[:2], *common
+    )
+    run_main(train, "--stage1", tmp_path / "1", "--run", tmp_path / "2", *common)
+    best = torch.load(tmp_path / "2" / "best.pt", weights_only=True)
+    assert best["label"] == "content" and len(best["classes"]) == 9 and best["arch"] == "resnet18"
+
+
+def test_stage_2_takes_triplets_from_a_file_even_without_styles(stage1_run, collection, tmp_path):
+    found = read_collection(collection)
+    (tmp_path / "names.txt").write_text("\n".join(found.paths))
+    # Without styles the split cannot be stage 1's: train on what was not for training there is refused.
+    rows = {split: found.rows(split).tolist() for split in ("train", "val")}
+    lines = [f"{r[i]} {r[i + 1]} {r[i + 2]}" for r in rows.values() for i in range(0, len(r) - 2, 3)]
+    (tmp_path / "triplets.txt").write_text("\n".join(lines))
+    run_main(
+        train, "--data", collection, "--filenames", tmp_path / "names.txt", "--triplets", tmp_path / "triplets.txt",
+        "--stage1", stage1_run, "--run", tmp_path / "s2", "--epochs", 1, *QUICK[2:],
+    )  # fmt: skip
+    row = read_rows(tmp_path / "s2" / "metrics.csv")[0]
+    assert row["val_map"] == "" and 0 <= float(row["val_triplet_accuracy"]) <= 1
+
+
+def test_stage_2_refuses_a_split_that_leaks_stage_1s_training_pictures(stage1_run, collection, tmp_path):
+    with pytest.raises(UserError, match="trained on are now for validation or test.*--split-seed"):
+        run_main(
+            train, "--data", collection, "--stage1", stage1_run, "--run", tmp_path / "s2", "--split-seed", 1, *QUICK[2:]
+        )
+
+
+def test_stage_2_refuses_a_stage_1_of_other_classes(stage1_run, collection, tmp_path):
+    fewer = tmp_path / "fewer"
+    shutil.copytree(collection, fewer, ignore=shutil.ignore_patterns("index.csv", "Comic", ".pictures", "demo.json"))
+    with pytest.raises(UserError, match="was trained on the styles .*Comic"):
+        run_main(train, "--data", fewer, "--stage1", stage1_run, "--run", tmp_path / "s2", *QUICK[2:])
+
+
+# What bad input gets: one line on stderr, exit status 2, no traceback.
+
+
+def refuse(*command: object, says: str) -> None:
+    """Run a script as a user would and expect a refusal in one line that has `says` in it."""
+    done = run_command(*command)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == 1 and says in lines[0], done.stderr
+
+
+def test_no_data_folder(tmp_path):
+    refuse("classification_net.py", "--data", tmp_path / "none", "--run", tmp_path / "run", says="no such data folder")
+
+
+def test_a_picture_that_cannot_be_decoded_is_named_and_can_be_left_out(collection, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(collection, broken, ignore=shutil.ignore_patterns(".pictures"))
+    victim = "Comic/bird/bird_0000.jpg"
+    (broken / victim).write_bytes(b"this is no picture")
+    options = ("--data", broken, "--run", tmp_path / "run", "--epochs", 1, *QUICK)
+    refuse("classification_net.py", *options, says=victim)
+    done = run_command("classification_net.py", *options, "--skip-unreadable")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 198 cannot be decoded" in done.stdout
+    split = {row["path"]: row["split"] for row in read_rows(tmp_path / "run" / "split.csv")}
+    assert split.pop(victim) == "unreadable" and "unreadable" not in split.values()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_where_there_is_none(collection, tmp_path):
+    refuse(
+        "classification_net.py", "--data", collection, "--run", tmp_path / "r", "--device", "cuda", says="--device cpu"
+    )
+
+
+def test_stage_2_without_stage_1(collection, tmp_path):
+    refuse("train.py", "--data", collection, "--stage1", tmp_path, "--run", tmp_path / "r", says="no such file")
+
+
+def test_a_checkpoint_of_something_else(collection, tmp_path):
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "best.pt")
+    refuse(
+        "train.py", "--data", collection, "--stage1", tmp_path, "--run", tmp_path / "r", says="checkpoint of something"
+    )
+
+
+def test_a_folder_that_holds_another_run_or_anything_else(stage1_run, collection, tmp_path):
+    before = (stage1_run / "last.pt").read_bytes()
+    refuse("classification_net.py", "--data", collection, "--run", stage1_run, says="--resume")
+    assert (stage1_run / "last.pt").read_bytes() == before
+    (tmp_path / "thesis.tex").write_text("precious")
+    refuse("classification_net.py", "--data", collection, "--run", tmp_path, says="holds no run")
+
+
+def test_options_that_contradict_the_run_that_is_resumed(stage1_run, collection):
+    with pytest.raises(UserError, match=r"--lr 0.5: the run in .* was started with 0.001"):
+        run_main(classification_net, "--data", collection, "--run", stage1_run, "--resume", "--lr", 0.5)
+
+
+def test_resuming_on_other_data_is_refused(stage1_run, collection, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(collection, other, ignore=shutil.ignore_patterns(".pictures", "index.csv"))
+    (other / "Comic/bird/bird_0000.jpg").unlink()
+    with pytest.raises(UserError, match="is not the data that the run"):
+        run_main(classification_net, "--data", other, "--run", stage1_run, "--resume", *QUICK[2:])
+
+
+def test_every_option_is_read_somewhere():
+    text = "".join(path.read_text() for path in Path(classification_net.__file__).parent.glob("*.py"))
+    for script in (classification_net, train):
+        for action in script.get_parser()._actions:
+            if action.dest != "help":
+                assert f"args.{action.dest}" in text, action.dest
