@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dataset import Collection, classes_of
-from networks import BACKBONES, COLOUR_DEVIATION, COLOUR_MEAN, StyleClassifier, build_embedding
+from networks import BACKBONES, COLOUR_DEVIATION, COLOUR_MEAN, StyleClassifier, build_embedding, rate_shares
 from run_folder import BEST, settle_options
 from session import get_stage_parser, open_session, positive_integer
 from training import Progress, Task, predict, split_evenly, train
@@ -47,6 +47,11 @@ def get_parser() -> argparse.ArgumentParser:
     net.add_argument("--embedding-dim", type=positive_integer, default=256, metavar="D", help="default %(default)s; the "
                      "paper has 128 and saw little difference")  # fmt: skip
     net.add_argument(
+        "--rate-width", type=int, default=256, metavar="INPUTS",
+        help="layers with more inputs than this learn proportionally slower than --lr; default %(default)s. 0: all at "
+        "--lr, at which AlexNet's wide layers learn badly from nothing",
+    )  # fmt: skip
+    net.add_argument(
         "--dropout", type=float, default=0.0, metavar="P", help="in the backbone's classifier; default %(default)s"
     )
     net.add_argument("--weights", default="none", metavar="none|imagenet|FILE", help="what the backbone starts from: "
@@ -66,7 +71,7 @@ def main(args: argparse.Namespace) -> None:
         torch.manual_seed(derive_seed(args.seed, "weights"))
         embedding = build_embedding(args.arch, args.embedding_dim, args.weights, args.dropout, args.image_size)
         net = StyleClassifier(embedding, len(classes)).to(session.device, memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(net.parameters(), lr=args.lr, fused=True)
+        optimizer = torch.optim.Adam(rate_shares(net, args.rate_width), lr=args.lr, fused=True)
 
         target = torch.from_numpy(number).to(session.device)
         train_rows, val_rows = (rows[number[rows] >= 0] for rows in map(session.collection.rows, ("train", "val")))

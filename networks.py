@@ -206,3 +206,17 @@ def initialise(net: EmbeddingNet) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if straight else "relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def rate_shares(net: nn.Module, width: int) -> list[dict[str, Any]]:
+    """Parameter groups for Adam in which layers with more than `width` inputs learn proportionally slower.
+
+    Adam moves every weight by about the learning rate in each step whatever its gradient, so what a layer's output
+    moves grows with the number of its inputs: at one rate for all, AlexNet's 9216-input layer is thrown about while
+    its head hardly moves. A `width` of 0 gives every layer the same rate.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in net.parameters():
+        inputs = parameter[0].numel() if parameter.dim() > 1 else 1
+        groups.setdefault(min(1.0, width / inputs) if width else 1.0, []).append(parameter)
+    return [{"params": parameters, "share": part} for part, parameters in groups.items()]

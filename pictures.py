@@ -1,7 +1,7 @@
 """From rows to batches: pictures are decoded once, kept as uint8 squares, and only gathered after that.
 
 The squares are kept in the device's memory, in a memory map on disk that later runs use too, or nowhere; the numbers
-are the same. They are a little larger than what the net sees, so that training can crop at random (`augment`).
+are the same. They are a little larger than what the net sees; `augmentation.py` crops them.
 """
 
 from __future__ import annotations
@@ -335,33 +335,3 @@ def open_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
     finally:
         part.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r+")
-
-
-# From squares to what the net sees.
-
-
-def draw_chances(rows: int, seed: int) -> torch.Tensor:
-    """The random numbers that an epoch's augmentation uses, float32 [rows, 3] in [0, 1): the same on every device."""
-    return torch.rand(rows, 3, generator=torch.Generator().manual_seed(seed))
-
-
-def prepare(
-    squares: torch.Tensor, image_size: int, mean: torch.Tensor, deviation: torch.Tensor, chances: torch.Tensor | None
-) -> torch.Tensor:
-    """Crop squares, flip some, and centre their colours, a whole batch at once on its device.
-
-    `squares` is uint8 [n, side, side, 3]; `mean` and `deviation`, float32 [3], are of colours in [0, 1]; `chances`,
-    float32 [n, 3], chooses top, left and flip of each picture in training; None takes the middle and never flips.
-    Returns float32 [n, 3, image_size, image_size] in the channels-last layout that convolutions are fastest on.
-    """
-    spare = squares.shape[1] - image_size
-    if chances is None:
-        start = spare // 2
-        cropped = squares[:, start : start + image_size, start : start + image_size]
-    else:
-        offset = (chances[:, :2] * (spare + 1)).long()
-        along = torch.arange(image_size, device=squares.device)
-        across = torch.where(chances[:, 2:] < 0.5, along, along.flip(0)) + offset[:, 1:]
-        picture = torch.arange(len(squares), device=squares.device)
-        cropped = squares[picture[:, None, None], (offset[:, :1] + along)[:, :, None], across[:, None, :]]
-    return ((cropped / 255 - mean) / deviation).permute(0, 3, 1, 2)

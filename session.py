@@ -51,6 +51,14 @@ def positive_number(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """An option's value that is a share of a whole: above 0, at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 def workers_number(text: str) -> int | None:
     """`--workers`: a number, or None for auto."""
     return None if text == "auto" else positive_integer(text)
@@ -90,6 +98,11 @@ def get_stage_parser(description: str, *, run: str, epochs: int) -> argparse.Arg
         metavar="RATE",
         help="peak learning rate; default %(default)s, as published. Lower it where the loss jumps",
     )
+    method.add_argument(
+        "--crop-area", type=share, default=0.4, metavar="SHARE",
+        help="training crops show at least this share of a picture; default %(default)s. 1 switches crops off, which "
+        "takes hundreds of pictures a style not to be learnt by heart",
+    )  # fmt: skip
     method.add_argument(
         "--warm-up",
         type=int,
@@ -178,7 +191,8 @@ def open_session(
     """Get everything ready for a stage: device, run folder, data, pictures, curves; put it away afterwards.
 
     `label` is what the classes are, "style" or "content". `known_splits` gives the split of pictures whose classes
-    are not known, by path; then the collection is not checked for trainable classes. Raises `UserError` for whatever the user must change.
+    are not known, by path; then the collection is not checked for trainable classes. Raises `UserError` for whatever
+    the user must change.
     """
     with contextlib.ExitStack() as stack:
         device = choose_device(parallel.start(args.device))

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import parallel
+from augmentation import draw_crops, prepare
 from curves import VisdomView, draw_curves, thin
 from networks import COLOUR_DEVIATION, COLOUR_MEAN, check_weights
-from pictures import Pictures, draw_chances, prepare
+from pictures import Pictures
 from run_folder import (
     BEST,
     BEST_FORMAT,
@@ -108,9 +109,9 @@ class Equipment:
         self.mean = torch.tensor(COLOUR_MEAN, device=self.device)
         self.deviation = torch.tensor(COLOUR_DEVIATION, device=self.device)
 
-    def prepare(self, squares: Tensor, chances: Tensor | None = None) -> Tensor:
+    def prepare(self, squares: Tensor, crops: Tensor | None = None) -> Tensor:
         """Turn squares, uint8 [n, side, side, 3], into what the net sees, float [n, 3, image_size, image_size]."""
-        return prepare(squares, self.image_size, self.mean, self.deviation, chances)
+        return prepare(squares, self.image_size, self.mean, self.deviation, crops)
 
 
 @torch.inference_mode()
@@ -152,6 +153,7 @@ class Loop:
             self.forward = torch.compile(self.forward)
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.not_finite = 0  # steps in a row
+        self.rate = 0.0  # of the last step
 
     # The state on disk.
 
@@ -231,7 +233,7 @@ class Loop:
             "train_loss": progress.loss_sum / max(1, progress.examples),
             task.columns[2]: progress.right_sum / max(1, progress.examples),
             **validated,
-            "lr": task.optimizer.param_groups[0]["lr"],
+            "lr": self.rate,
             "images_per_second": sum(batch.size for batch in batches) / max(1e-9, progress.train_seconds),
             "seconds": progress.train_seconds + time.monotonic() - validating,
         }
@@ -261,7 +263,7 @@ class Loop:
         """Train on the epoch's batches, each int64 [b, k], from the step at which the progress stands."""
         progress, equipment, device = self.progress, self.equipment, self.device
         rows = [parallel.shard(batch) for batch in batches]
-        chances = self.draw_chances(batches)
+        crops = self.draw_crops(batches)
         todo = range(progress.step, len(batches))
         squares = equipment.pictures.batches([rows[step].ravel() for step in todo])
         on_device = torch.from_numpy(np.concatenate(rows)).to(device).split([len(part) for part in rows])
@@ -274,7 +276,7 @@ class Loop:
                 # Dropout draws from the global generators: each step gets its own state, whatever came before.
                 torch.manual_seed(derive_seed(self.args.seed, "step", progress.epoch, step, parallel.rank()))
                 recent.append(
-                    self.train_step(equipment.prepare(square, chances[step]), on_device[step], len(batches[step]))
+                    self.train_step(equipment.prepare(square, crops[step]), on_device[step], len(batches[step]))
                 )
                 stop_now = bool(signals) and parallel.world() == 1
                 if len(recent) == INTERVAL or step == len(batches) - 1 or stop_now:
@@ -296,23 +298,21 @@ class Loop:
         self.task.optimizer.zero_grad(set_to_none=True)
         return torch.stack([losses.detach().double().sum(), right.double().sum()])
 
-    def draw_chances(self, batches: list[np.ndarray]) -> list[Tensor]:
-        """The epoch's random numbers for augmentation, on the device: for each batch, float [pictures, 3]."""
+    def draw_crops(self, batches: list[np.ndarray]) -> list[Tensor]:
+        """The crops of the epoch's pictures, on the device: for each batch, float [pictures, 2, 3]."""
         sizes = [batch.size for batch in batches]
-        drawn = draw_chances(sum(sizes), derive_seed(self.args.seed, "augmentation", self.progress.epoch))
-        parts = drawn.split(sizes)
-        if parallel.world() > 1:
-            width = batches[0].shape[1]
-            parts = [
-                part.unflatten(0, (-1, width))[parallel.rank() :: parallel.world()].flatten(0, 1) for part in parts
-            ]
-        return list(torch.cat(list(parts)).to(self.device).split([len(part) for part in parts]))
+        seed = derive_seed(self.args.seed, "augmentation", self.progress.epoch)
+        drawn = draw_crops(sum(sizes), self.args.crop_area, seed).split(sizes)
+        # Every process draws all, and keeps those of its part of each batch.
+        width = batches[0].shape[1]
+        mine = [part.unflatten(0, (-1, width))[parallel.rank() :: parallel.world()].flatten(0, 1) for part in drawn]
+        return list(torch.cat(mine).to(self.device).split([len(part) for part in mine]))
 
     def set_rate(self, step: int, steps: int) -> None:
         """Give the optimizer the learning rate of this step of the run."""
-        rate = rate_at(step, steps, self.args.lr, min(self.args.warm_up, steps // 10))
+        self.rate = rate = rate_at(step, steps, self.args.lr, min(self.args.warm_up, steps // 10))
         for group in self.task.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
 
     def look(
         self, batches: list[np.ndarray], recent: list[Tensor], signals: list[int], bar: tqdm, began: float
