@@ -19,6 +19,7 @@ from torch import Tensor
 
 BLOCK_ELEMENTS = 2**21  # distances held at a time, about what fits into a processor's cache ...
 BLOCK_QUERIES = 64  # ... but those of this many queries at least: of 121,000 pictures, 62 MB
+ROUGH = 1e-4  # more than float32 errs in a squared distance, of embeddings whose longest is of length 1
 SAME_POINT = 1e-12  # squared distance, of embeddings scaled to length 1, that float32 embeddings cannot resolve
 
 
@@ -196,10 +197,16 @@ def nearest(embeddings: Tensor, questions: Tensor, k: int) -> tuple[Tensor, Tens
     `embeddings` is float [n, d], `questions` float [q, d]. Fewer than k where there are fewer pictures. Equally near
     ones stand in the order of their rows.
     """
+    k = min(k, len(embeddings))
     rows, far = [], []
+    lengths = torch.linalg.vector_norm(embeddings, dim=1).square_()
     for question in questions:
-        differences = (embeddings - question).double().square_().sum(dim=1).sqrt()
-        order = torch.argsort(differences, stable=True)[:k]
-        rows.append(order)
-        far.append(differences[order])
+        # A matrix product finds in a few milliseconds who may be among the nearest; the rest is exact.
+        rough = torch.addmv(lengths, embeddings, question, alpha=-2)
+        error = ROUGH * max(float(lengths.max()), float(question.square().sum()))
+        near = torch.nonzero(rough <= rough.kthvalue(k).values + error)[:, 0]
+        distances = (embeddings[near] - question).double().square().sum(dim=1).sqrt()
+        order = torch.argsort(distances, stable=True)[:k]
+        rows.append(near[order])
+        far.append(distances[order])
     return torch.stack(rows), torch.stack(far)

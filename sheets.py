@@ -1,6 +1,7 @@
 """Drawings of what an embedding knows: t-SNE maps, retrieval and search sheets, confusion matrices. All return PNGs.
 
-Colours are those of Okabe and Ito, which colour-blind people tell apart; each class has a marker of its own as well,
+Colours are the eight of Okabe and Ito, which colour-blind people tell apart, and three that differ from them in
+brightness too; each class has a marker of its own as well,
 and right and wrong are told by sign and frame, so that everything survives a grey print.
 """
 
@@ -24,8 +25,11 @@ from decoding import UnreadablePicture, decode, to_square
 from retrieval import nearest
 from utils import derive_seed
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#F0E442")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "h")
+COLOURS = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#F0E442", "#882255", "#A6A6A6",
+    "#332288",
+)  # fmt: skip
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")
 RIGHT, WRONG, QUIET = "#0072B2", "#D55E00", "#555555"
 LEFT = 150  # pixels for the names at the left of a sheet
 
@@ -83,7 +87,7 @@ def draw_tsne(points: np.ndarray, panels: Sequence[tuple[str, np.ndarray, Sequen
         for piece in pieces:
             for which in range(len(names)):
                 mine = piece[number[piece] == which]
-                axis.scatter(*points[mine].T, s=size, c=colour(which), marker=marker(which), linewidths=0.3,
+                axis.scatter(*points[mine].T, s=size, c=colour(which), marker=marker(which), linewidths=size / 80,
                              edgecolors="#222222")  # fmt: skip
         axis.set(title=heading, xticks=[], yticks=[])
         axis.set_aspect("equal", "datalim")
@@ -103,7 +107,7 @@ def colour(which: int) -> str:
 
 
 def marker(which: int) -> str:
-    """The marker of a class: with its colour, 88 classes look different."""
+    """The marker of a class: with its colour, 110 classes look different."""
     return MARKERS[which % len(MARKERS)]
 
 

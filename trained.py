@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from augmentation import prepare
 from decoding import UnreadablePicture, decode, to_square
 from networks import rebuild
-from pictures import prepare, stored_size
+from pictures import stored_size
 from run_folder import BEST, BEST_FORMAT, CONFIG, read_checkpoint
 from triplet_network import embed
 from utils import UserError
