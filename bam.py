@@ -36,6 +36,7 @@ TABLES = {
     "crowd_labels": ("mid", "attribute", "label"),
 }
 CHUNK = 4096  # rows of a queue that are looked at together
+POSITIVE = len(ATTRIBUTES)  # bits of a label set: first one for each attribute labelled, then for each positive
 TAKEN, FAILED = 1, 2  # why a row is gone
 
 
@@ -178,29 +179,33 @@ def read_automatic_labels(connection: sqlite3.Connection, mid: np.ndarray) -> tu
     """Two bit sets per picture, int64 [n]: which attributes are labelled automatically, and which as positive."""
     if not has_automatic_labels(connection):
         return np.zeros(len(mid), np.int64), np.zeros(len(mid), np.int64)
-    labelled = pack_bits(f"COALESCE({column} IN ('positive', 'negative', 'unsure'), 0)" for column in ATTRIBUTES)
-    positive = pack_bits(f"COALESCE({column} = 'positive', 0)" for column in ATTRIBUTES)
-    query = f"SELECT CAST(mid AS INTEGER), {labelled}, {positive} FROM automatic_labels WHERE mid IS NOT NULL"
+    bits = " | ".join(f"({weigh(column)} << {place})" for place, column in enumerate(ATTRIBUTES))
+    query = f"SELECT CAST(mid AS INTEGER), {bits} FROM automatic_labels WHERE mid IS NOT NULL"
     return merge_labels(connection, query, mid)
 
 
 def read_crowd_labels(connection: sqlite3.Connection, mid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two bit sets per picture, int64 [n]: which attributes people labelled, and which as positive."""
-    bit = " ".join(f"WHEN '{attribute}' THEN {1 << place}" for place, attribute in enumerate(ATTRIBUTES))
-    query = f"""SELECT CAST(mid AS INTEGER), CASE attribute {bit} ELSE 0 END,
-                       CASE label WHEN 'positive' THEN CASE attribute {bit} ELSE 0 END ELSE 0 END
-                FROM crowd_labels WHERE mid IS NOT NULL AND label IN ('positive', 'negative', 'unsure')"""
+    places = " ".join(f"WHEN '{attribute}' THEN {place}" for place, attribute in enumerate(ATTRIBUTES))
+    query = f"""SELECT CAST(mid AS INTEGER), CASE WHEN attribute IN {ATTRIBUTES} THEN {weigh("label")} ELSE 0 END
+                       << CASE attribute {places} ELSE 0 END FROM crowd_labels WHERE mid IS NOT NULL"""
     return merge_labels(connection, query, mid)
 
 
+def weigh(label: str) -> str:
+    """SQL for one label: 0 where it is none, 1 where it is one, and a second bit, `POSITIVE` higher, for "positive"."""
+    return (
+        f"CASE {label} WHEN 'positive' THEN {1 << POSITIVE | 1} WHEN 'negative' THEN 1 WHEN 'unsure' THEN 1 ELSE 0 END"
+    )
+
+
 def merge_labels(connection: sqlite3.Connection, query: str, mid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Run a query for (mid, labelled bits, positive bits) and merge its rows by picture, in any order."""
-    table = read_rows(connection, query, [("mid", np.int64), ("labelled", np.int64), ("positive", np.int64)])
+    """Run a query for (mid, bits as of `weigh`) and merge its rows by picture, in any order: (labelled, positive)."""
+    table = read_rows(connection, query, [("mid", np.int64), ("bits", np.int64)])
     place, known = find_rows(mid, table["mid"])
-    labelled, positive = np.zeros(len(mid), np.int64), np.zeros(len(mid), np.int64)
-    np.bitwise_or.at(labelled, place, table["labelled"][known])
-    np.bitwise_or.at(positive, place, table["positive"][known])
-    return labelled, positive
+    bits = np.zeros(len(mid), np.int64)
+    np.bitwise_or.at(bits, place, table["bits"][known])
+    return bits & ((1 << POSITIVE) - 1), bits >> POSITIVE
 
 
 def read_rows(connection: sqlite3.Connection, query: str, fields: list[tuple[str, type]]) -> np.ndarray:
