@@ -344,7 +344,9 @@ def draw_all(
     """The pictures of an evaluation as PNGs, by name."""
     label, kind = run.net.label, {"style": "content", "content": "style"}[run.net.label]
     n = len(case.label)
-    what = f"{run.folder.resolve().name}, {metrics['split']} split" if metrics["split"] != "all" else str(run.folder)
+    what = (
+        f"{run.folder.resolve().name}, {'all pictures' if metrics['split'] == 'all' else metrics['split'] + ' split'}"
+    )
     drawn = {}
     if args.tsne:
         rows = sheets.sample_rows(n, MOST_POINTS)

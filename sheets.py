@@ -1,14 +1,15 @@
 """Drawings of what an embedding knows: t-SNE maps, retrieval and search sheets, confusion matrices. All return PNGs.
 
 Colours are the eight of Okabe and Ito, which colour-blind people tell apart, and three that differ from them in
-brightness too; each class has a marker of its own as well,
-and right and wrong are told by sign and frame, so that everything survives a grey print.
+brightness too. Each class has a marker of its own as well, and right and wrong are told by sign and frame, so that
+everything survives a grey print.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -71,7 +72,9 @@ def project(embeddings: Tensor) -> np.ndarray:
     )
 
 
-def draw_tsne(points: np.ndarray, panels: Sequence[tuple[str, np.ndarray, Sequence[str]]], title: str) -> bytes:
+def draw_tsne(
+    points: np.ndarray, panels: Sequence[tuple[str, np.ndarray, Sequence[str]]], title: str, few_colours: bool = False
+) -> bytes:
     """Draw the same points, float [n, 2], once for each panel: its title, each point's class, int64 [n], the names.
 
     Points of unknown class, -1, are small and grey. Later points do not systematically hide earlier ones: classes are
@@ -98,7 +101,7 @@ def draw_tsne(points: np.ndarray, panels: Sequence[tuple[str, np.ndarray, Sequen
         if handles:
             axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=4, frameon=False,
                         handletextpad=0.2, columnspacing=1.2)  # fmt: skip
-    return to_png(figure, 100)
+    return to_png(figure, 100, few_colours)
 
 
 def colour(which: int) -> str:
@@ -223,11 +226,11 @@ def draw_retrieval(
     sheet = Sheet(width, top + len(queries) * line + 6)
     sheet.write(title, 10, 8, fontsize=11, weight="bold")
     sheet.write("query", LEFT, 34, color=QUIET)
-    sheet.write("nearest first;  ✓ and solid frame: the query's class;  ✗ and dashed frame: another class, named below",
-                LEFT + side + 24, 34, color=QUIET)  # fmt: skip
+    signs = ";  ✓ and solid frame: the query's class;  ✗ and dashed frame: another class, named below" * any(label)
+    sheet.write(f"nearest first{signs}", LEFT + side + 24, 34, color=QUIET)
     for position, (query, rows) in enumerate(zip(queries.tolist(), found.tolist(), strict=True)):
         y = top + position * line
-        sheet.write(shorten(label[query] or "unlabelled", 18), 10, y + 14, fontsize=10, weight="bold")
+        sheet.write(shorten(label[query] or Path(paths[query]).name, 17), 10, y + 14, fontsize=10, weight="bold")
         sheet.write(shorten(other[query], 20), 10, y + 32, fontsize=9, color=QUIET)
         sheet.paste(thumbnail(paths[query], side), LEFT, y)
         for place, row in enumerate(rows):
