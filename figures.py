@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
     stages = [read_evaluated(Path(args.runs) / name) for name in ("stage1", "stage2")]
     out.mkdir(parents=True, exist_ok=True)
     margin = float(stages[1].settings["margin"])
-    write_figure(out / "triplet_net.png", lambda _: draw_triplet_net(stages[1], margin))
+    write_figure(out / "triplet_net.png", lambda _: draw_triplet_net(stages[1], stages[0].settings["arch"], margin))
     write_figure(out / "loss.png", lambda _: draw_loss(margin))
     for stage in stages:
         write_figure(out / f"curves_{stage.name}.png", lambda _, stage=stage: draw_history(stage))
@@ -199,7 +199,7 @@ def choose_triplet(stage: Evaluated) -> list[int]:
     raise UserError(f"{stage.metrics['run']}: its evaluated pictures hold no triplet; evaluate a larger --split")
 
 
-def draw_triplet_net(stage: Evaluated, margin: float) -> bytes:
+def draw_triplet_net(stage: Evaluated, arch: str, margin: float) -> bytes:
     """Three pictures through three branches that share their weights, to two distances and the loss."""
     figure = Figure(figsize=(12.4, 5.2))
     axis = figure.add_axes((0, 0, 1, 1))
@@ -210,7 +210,7 @@ def draw_triplet_net(stage: Evaluated, margin: float) -> bytes:
         axis.imshow(sheets.thumbnail(stage.files[row], 150), extent=(14, 27, height - 6.5, height + 6.5), zorder=2)
         axis.text(1, height + 1.5, name, fontsize=12, weight="bold", va="center")
         axis.text(1, height - 1.0, f"{stage.styles[row]}\n{stage.contents[row]}", fontsize=9, color=GREY, va="top")
-        box(axis, 33, height, 16, "backbone\n(AlexNet)", BLUE)
+        box(axis, 33, height, 16, f"backbone\n({arch})", BLUE)
         box(axis, 54, height, 14, f"bottleneck\n({stage.metrics['embedding_dim']})", BLUE)
         box(axis, 73, height, 11, "scaled to\nlength 1", GREY)
         for start, stop in ((27.5, 32.5), (49.5, 53.5), (68.5, 72.5)):
