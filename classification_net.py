@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dataset import Collection, classes_of
-from networks import BACKBONES, COLOUR_DEVIATION, COLOUR_MEAN, StyleClassifier, build_embedding, rate_shares
+from networks import BACKBONES, COLOURS, StyleClassifier, build_embedding, rate_shares
 from run_folder import BEST, settle_options
 from session import get_stage_parser, open_session, positive_integer
 from training import Progress, Task, predict, split_evenly, train
@@ -52,6 +52,14 @@ def get_parser() -> argparse.ArgumentParser:
         "--lr, at which AlexNet's wide layers learn badly from nothing",
     )  # fmt: skip
     net.add_argument(
+        "--init", choices=("he", "torchvision"), default="he",
+        help="how weights are drawn that start from nothing; default %(default)s",
+    )  # fmt: skip
+    net.add_argument(
+        "--colours", choices=tuple(COLOURS), default="centred",
+        help="colours centred and scaled (default), or from 0 to 1 as they are",
+    )  # fmt: skip
+    net.add_argument(
         "--dropout", type=float, default=0.0, metavar="P", help="in the backbone's classifier; default %(default)s"
     )
     net.add_argument("--weights", default="none", metavar="none|imagenet|FILE", help="what the backbone starts from: "
@@ -64,12 +72,16 @@ def get_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Train the classifier; leave everything in `args.run`."""
     args = settle_options(args, get_parser())
-    with open_session(args, stage=1, label=args.label, image_size=args.image_size, columns=COLUMNS) as session:
+    with open_session(
+        args, stage=1, label=args.label, image_size=args.image_size, colours=COLOURS[args.colours], columns=COLUMNS
+    ) as session:
         classes, number = classes_of(session.collection, args.label)
         warn_if_small(session.collection, number, args)
 
         torch.manual_seed(derive_seed(args.seed, "weights"))
-        embedding = build_embedding(args.arch, args.embedding_dim, args.weights, args.dropout, args.image_size)
+        embedding = build_embedding(
+            args.arch, args.embedding_dim, args.weights, args.dropout, args.image_size, args.init
+        )
         net = StyleClassifier(embedding, len(classes)).to(session.device, memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(rate_shares(net, args.rate_width), lr=args.lr, fused=True)
 
@@ -101,8 +113,8 @@ def describe_net(collection: Collection, args: argparse.Namespace, classes: tupl
         "arch": args.arch,
         "embedding_dim": args.embedding_dim,
         "image_size": args.image_size,
-        "colour_mean": list(COLOUR_MEAN),
-        "colour_deviation": list(COLOUR_DEVIATION),
+        "colour_mean": list(COLOURS[args.colours][0]),
+        "colour_deviation": list(COLOURS[args.colours][1]),
         "label": args.label,
         "classes": list(classes),
         "styles": list(collection.styles),

@@ -23,9 +23,12 @@ from torch import Tensor, nn
 
 from utils import UserError
 
-# Mean and deviation of ImageNet's colours, which torchvision's weights expect; centring is what matters for others.
-COLOUR_MEAN = (0.485, 0.456, 0.406)
-COLOUR_DEVIATION = (0.229, 0.224, 0.225)
+# Mean and deviation by which colours in [0, 1] are centred: ImageNet's, which torchvision's weights expect (for nets
+# that start from nothing any centring will do), or none at all.
+COLOURS = {
+    "centred": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
 
 
 def alexnet_bn(**options: Any) -> nn.Module:
@@ -117,18 +120,21 @@ def check_weights(module: nn.Module, state: Any, where: str) -> None:
         )
 
 
-def build_embedding(arch: str, embedding_dim: int, weights: str, dropout: float, image_size: int) -> EmbeddingNet:
+def build_embedding(
+    arch: str, embedding_dim: int, weights: str, dropout: float, image_size: int, init: str = "he"
+) -> EmbeddingNet:
     """Make a fresh embedding net for stage 1, its backbone with `weights`: none, imagenet, or a file.
 
-    Raises `UserError` for pictures too small for the backbone and for weights that cannot be had or do not fit.
+    `init` is how weights that come from nowhere are drawn: "he" (`initialise`) or "torchvision". Raises `UserError`
+    for pictures too small for the backbone and for weights that cannot be had or do not fit.
     """
     check_image_size(arch, image_size)
     net = EmbeddingNet(arch, embedding_dim, dropout)
-    if weights == "none":
+    if init == "he":
         initialise(net)
-    elif weights == "imagenet":
+    if weights == "imagenet":
         net.backbone.load_state_dict(download_imagenet(arch))
-    else:
+    elif weights != "none":
         load_backbone(net, Path(weights))
     return net
 

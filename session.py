@@ -99,6 +99,10 @@ def get_stage_parser(description: str, *, run: str, epochs: int) -> argparse.Arg
         help="peak learning rate; default %(default)s, as published. Lower it where the loss jumps",
     )
     method.add_argument(
+        "--decay", choices=("cosine", "none"), default="cosine",
+        help="how the learning rate falls from its peak over the run; default %(default)s, to zero",
+    )  # fmt: skip
+    method.add_argument(
         "--crop-area", type=share, default=0.4, metavar="SHARE",
         help="training crops show at least this share of a picture; default %(default)s. 1 switches crops off, which "
         "takes hundreds of pictures a style not to be learnt by heart",
@@ -185,14 +189,15 @@ def open_session(
     stage: int,
     label: str,
     image_size: int,
+    colours: tuple[tuple[float, ...], tuple[float, ...]],
     columns: tuple[str, ...],
     known_splits: dict[str, str] | None = None,
 ) -> Iterator[Session]:
     """Get everything ready for a stage: device, run folder, data, pictures, curves; put it away afterwards.
 
-    `label` is what the classes are, "style" or "content". `known_splits` gives the split of pictures whose classes
-    are not known, by path; then the collection is not checked for trainable classes. Raises `UserError` for whatever
-    the user must change.
+    `label` is what the classes are, "style" or "content"; `colours` are the mean and deviation of the channels.
+    `known_splits` gives the split of pictures whose classes are not known, by path; then the collection is not checked
+    for trainable classes. Raises `UserError` for whatever the user must change.
     """
     with contextlib.ExitStack() as stack:
         device = choose_device(parallel.start(args.device))
@@ -235,7 +240,7 @@ def open_session(
             view = curves.open_view(args, run, columns, tqdm.write)
             if view is not None:
                 stack.callback(view.close)
-        yield Session(run, collection, Equipment(pictures, device, precision, image_size, view))
+        yield Session(run, collection, Equipment(pictures, device, precision, image_size, colours, view))
 
 
 def print_summary(collection: Collection, label: str, device: torch.device, precision: str) -> None:

@@ -57,11 +57,17 @@ def main(args: argparse.Namespace) -> None:
     args = settle_options(args, get_parser())
     stage1 = read_checkpoint(Path(args.stage1) / BEST, BEST_FORMAT)
     embedding, _ = rebuild(stage1, str(Path(args.stage1) / BEST))
-    label = stage1["label"]
+    label, colours = stage1["label"], (tuple(stage1["colour_mean"]), tuple(stage1["colour_deviation"]))
     # Triplets on pictures of unknown style: only stage 1 can say what was for training.
     known = read_split(Path(args.stage1)) if args.triplets and args.filenames and not args.labels else None
     with open_session(
-        args, stage=2, label=label, image_size=stage1["image_size"], columns=COLUMNS, known_splits=known
+        args,
+        stage=2,
+        label=label,
+        image_size=stage1["image_size"],
+        colours=colours,
+        columns=COLUMNS,
+        known_splits=known,
     ) as session:
         collection, device = session.collection, session.device
         check_stage1(collection, stage1, Path(args.stage1))

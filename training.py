@@ -23,7 +23,7 @@ from tqdm import tqdm
 import parallel
 from augmentation import draw_crops, prepare
 from curves import VisdomView, draw_curves, thin
-from networks import COLOUR_DEVIATION, COLOUR_MEAN, check_weights
+from networks import check_weights
 from pictures import Pictures
 from run_folder import (
     BEST,
@@ -88,10 +88,12 @@ def split_evenly(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return np.array_split(rows, -(-len(rows) // batch_size))
 
 
-def rate_at(step: int, steps: int, peak: float, warm_up: int) -> float:
-    """The learning rate at a step of a run: linear warm-up to `peak`, then half a cosine down to zero."""
+def rate_at(step: int, steps: int, peak: float, warm_up: int, decay: str) -> float:
+    """The learning rate at a step of a run: linear warm-up to `peak`, then half a cosine to zero, or ("none") constant."""
     if step < warm_up:
         return peak * (step + 1) / warm_up
+    if decay == "none":
+        return peak
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
@@ -103,11 +105,11 @@ class Equipment:
     device: torch.device
     precision: torch.dtype | None
     image_size: int
+    colours: tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel, of values in [0, 1]
     view: VisdomView | None = None
 
     def __post_init__(self) -> None:
-        self.mean = torch.tensor(COLOUR_MEAN, device=self.device)
-        self.deviation = torch.tensor(COLOUR_DEVIATION, device=self.device)
+        self.mean, self.deviation = (torch.tensor(values, device=self.device) for values in self.colours)
 
     def prepare(self, squares: Tensor, crops: Tensor | None = None) -> Tensor:
         """Turn squares, uint8 [n, side, side, 3], into what the net sees, float [n, 3, image_size, image_size]."""
@@ -310,7 +312,7 @@ class Loop:
 
     def set_rate(self, step: int, steps: int) -> None:
         """Give the optimizer the learning rate of this step of the run."""
-        self.rate = rate = rate_at(step, steps, self.args.lr, min(self.args.warm_up, steps // 10))
+        self.rate = rate = rate_at(step, steps, self.args.lr, min(self.args.warm_up, steps // 10), self.args.decay)
         for group in self.task.optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)
 
