@@ -123,7 +123,8 @@ def hash_net(net: TrainedNet) -> str:
 def read_pictures(run: Run, args: argparse.Namespace) -> tuple[Collection, bool]:
     """Read the pictures that the options of `add_embedding_options` mean, and whether they are the run's own data.
 
-    A run's own pictures get the split that it recorded; pictures that are new in its folder have an empty split.
+    A run's own pictures get the order and the split that it recorded, so that the same numbers come out wherever they
+    lie now; pictures that are new in its folder come last and have an empty split.
     Raises `UserError` for data that cannot be read and for classes that the net does not know.
     """
     folder, filenames, labels = args.data, args.filenames, args.labels
@@ -144,8 +145,19 @@ def read_pictures(run: Run, args: argparse.Namespace) -> tuple[Collection, bool]
     shared = sum(path in recorded for path in collection.paths)
     if shared < SAME_DATA * len(recorded):
         return collection, False
+    place = {path: position for position, path in enumerate(recorded)}
+    order = sorted(range(len(collection)), key=lambda row: place.get(collection.paths[row], len(place)))
+    collection = take(collection, order)
     split = np.array([recorded.get(path) or "" for path in collection.paths], dtype="<U10")
     return replace(collection, split=split), True
+
+
+def take(collection: Collection, rows: list[int]) -> Collection:
+    """The given rows of a collection, in their order."""
+    arrays = {name: getattr(collection, name)[rows] for name in ("style", "content", "split", "size", "changed")}
+    lists = {name: [getattr(collection, name)[row] for row in rows] for name in ("paths", "group")}
+    extra = {name: [column[row] for row in rows] for name, column in collection.extra.items()}
+    return replace(collection, **arrays, **lists, extra=extra)
 
 
 def refuse_missing_folder(run: Run, folder: Path) -> None:
