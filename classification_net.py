@@ -24,7 +24,7 @@ from torch.nn import functional
 from dataset import Collection, classes_of
 from networks import BACKBONES, COLOURS, StyleClassifier, build_embedding, rate_shares
 from run_folder import BEST, settle_options
-from session import get_stage_parser, open_session, positive_integer
+from session import get_stage_parser, open_session, positive_integer, share_below_one
 from training import Progress, Task, predict, split_evenly, train
 from utils import derive_seed, run_script
 
@@ -60,7 +60,11 @@ def get_parser() -> argparse.ArgumentParser:
         help="colours centred and scaled (default), or from 0 to 1 as they are",
     )  # fmt: skip
     net.add_argument(
-        "--dropout", type=float, default=0.0, metavar="P", help="in the backbone's classifier; default %(default)s"
+        "--dropout",
+        type=share_below_one,
+        default=0.0,
+        metavar="P",
+        help="in the backbone's classifier; default %(default)s",
     )
     net.add_argument("--weights", default="none", metavar="none|imagenet|FILE", help="what the backbone starts from: "
                      "nothing (default), ImageNet's weights, which torchvision downloads, or a file of weights")  # fmt: skip

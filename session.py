@@ -59,6 +59,14 @@ def share(text: str) -> float:
     return value
 
 
+def share_below_one(text: str) -> float:
+    """An option's value from 0 to just below 1, such as a momentum or a dropout rate."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 def workers_number(text: str) -> int | None:
     """`--workers`: a number, or None for auto."""
     return None if text == "auto" else positive_integer(text)

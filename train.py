@@ -22,19 +22,21 @@ import torch
 from torch import Tensor
 
 from dataset import SPLITS, Collection, classes_of
-from networks import rebuild
+from networks import EmbeddingNet, rebuild
 from retrieval import mean_average_precision
 from run_folder import BEST, BEST_FORMAT, read_checkpoint, read_split, settle_options
-from session import get_stage_parser, open_session, positive_number
+from session import Session, get_stage_parser, open_session, positive_number, share_below_one
 from training import Progress, Task, predict, split_evenly, train
-from triplet_network import TripletNet, embed, triplet_losses
-from triplets import count_fallbacks, draw_epoch, draw_triplets, read_triplets
+from triplet_network import Branch, TripletNet, batch_losses, triplet_losses
+from triplets import count_fallbacks, draw_balanced_batches, draw_epoch, draw_triplets, read_triplets
 from utils import UserError, derive_seed, run_script
 
 COLUMNS = (
     "epoch", "train_loss", "train_triplet_accuracy", "val_loss", "val_triplet_accuracy", "val_map", "lr",
     "images_per_second", "seconds",
 )  # fmt: skip
+BOTTLENECK_LENGTH = 3.0  # of stage 1's embeddings, on average, when stage 2 starts
+SCALING_PICTURES = 512  # on which that average is taken
 VAL_TRIPLETS = 10  # fixed validation triplets for each validation picture as the anchor
 
 
@@ -44,9 +46,28 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--stage1", default="runs/stage1", metavar="DIR", help="run of stage 1 to start from; it decides "
                         "the net, the picture size and the classes; default %(default)s")  # fmt: skip
     triplet = parser.add_argument_group("triplets")
-    triplet.add_argument("--margin", type=positive_number, default=0.2, help="by which a negative should be farther than "
-                         "a positive; distances are at most 2; default %(default)s, as published")  # fmt: skip
-    triplet.add_argument("--momentum", type=float, default=0.9, metavar="M", help="of SGD; default %(default)s")
+    triplet.add_argument(
+        "--margin", type=positive_number, default=0.2,
+        help="by which a negative should be farther away than a positive; default %(default)s, as published",
+    )  # fmt: skip
+    triplet.add_argument(
+        "--length", type=positive_number, default=0.25, metavar="L",
+        help="embeddings get this length before distances are measured, so that the largest distance is twice it; "
+        "default %(default)s. At 1 most triplets of a trained stage 1 keep the margin of 0.2 already and teach nothing",
+    )  # fmt: skip
+    triplet.add_argument(
+        "--normalise", action=argparse.BooleanOptionalAction, default=True,
+        help="default yes; without it embeddings keep the length that the net gives them, and tend to collapse",
+    )  # fmt: skip
+    triplet.add_argument(
+        "--momentum", type=share_below_one, default=0.975, metavar="M",
+        help="of SGD; default %(default)s. Below 0.9 nothing moves in 50 epochs of a small collection",
+    )  # fmt: skip
+    triplet.add_argument(
+        "--mining", choices=("none", "batch"), default="none",
+        help="batch: instead of drawing triplets, draw batches of a few contents in all styles and use every triplet "
+        "in them; no part of the method, and a third of the work. Default %(default)s",
+    )  # fmt: skip
     triplet.add_argument("--triplets", metavar="FILE", help="take the triplets from a file instead of drawing them: "
                          "lines `a b c` of picture numbers counted from 0, a nearer to c than to b")  # fmt: skip
     return parser
@@ -71,7 +92,10 @@ def main(args: argparse.Namespace) -> None:
     ) as session:
         collection, device = session.collection, session.device
         check_stage1(collection, stage1, Path(args.stage1))
-        net = TripletNet(embedding.train().requires_grad_(True)).to(device, memory_format=torch.channels_last)
+        embedding.requires_grad_(True).to(device, memory_format=torch.channels_last)
+        scale_bottleneck(embedding, session)
+        length = args.length if args.normalise else None
+        net = (TripletNet if args.mining == "none" else Branch)(embedding, length)
         optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum, fused=True)
 
         draw, val_triplets = choose_triplets(collection, label, args)
@@ -79,14 +103,15 @@ def main(args: argparse.Namespace) -> None:
         places = torch.from_numpy(np.searchsorted(val_rows, val_triplets)).to(device)
         val_labels = torch.from_numpy(classes_of(collection, label)[1][val_rows]).to(device)
 
-        def plan(epoch: int) -> list[np.ndarray]:
-            return split_evenly(draw(epoch), args.batch_size)
+        label_of, other_of = (torch.from_numpy(numbers).to(device) for numbers in label_and_other(collection, label))
 
-        def losses(branches: tuple[Tensor, Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            return triplet_losses(*branches, args.margin)
+        def losses(outputs: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
+            if args.mining == "batch":
+                return batch_losses(outputs, label_of[rows[:, 0]], other_of[rows[:, 0]], args.margin)
+            return triplet_losses(*outputs, args.margin)
 
         def validate() -> dict[str, float]:
-            embeddings = predict(lambda pictures: embed(net.embedding, pictures), val_rows, session.equipment)
+            embeddings = predict(lambda pictures: Branch.forward(net, pictures), val_rows, session.equipment)
             loss, right = triplet_losses(*embeddings[places].unbind(dim=1), args.margin)
             return {
                 "val_loss": loss.mean().item(),
@@ -97,7 +122,7 @@ def main(args: argparse.Namespace) -> None:
         # Triplets from a file may come without styles, and then there is no retrieval to score.
         score = "val_map" if collection.styles else "val_triplet_accuracy"
         kept = {name: value for name, value in stage1.items() if name not in ("format", "weights", "epoch", "score")}
-        task = Task(net, optimizer, plan, losses, validate, COLUMNS, score, {**kept, "stage": 2})
+        task = Task(net, optimizer, draw, losses, validate, COLUMNS, score, {**kept, "stage": 2})
         progress = train(task, session.run, args, session.equipment)
         report(progress, args, score, session.run)
 
@@ -125,29 +150,54 @@ def check_stage1(collection: Collection, stage1: dict[str, Any], run: Path) -> N
         )
 
 
+def label_and_other(collection: Collection, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """What the embedding should know of each picture and what it should not: style and content, or the reverse."""
+    other = "content" if label == "style" else "style"
+    return classes_of(collection, label)[1], classes_of(collection, other)[1]
+
+
+def scale_bottleneck(embedding: EmbeddingNet, session: Session) -> None:
+    """Scale the bottleneck so that stage 1's embeddings have a mean length of 3 before they get their set length.
+
+    That changes no embedding, but the steps: normalising divides gradients by the length, which stage 1 leaves at
+    about 45, and with SGD at 0.001 nothing would move. (At a length of 1 the first steps undo what stage 1 learnt.)
+    """
+    rows = session.collection.rows("train")[:SCALING_PICTURES]
+    length = predict(embedding.eval(), rows, session.equipment).norm(dim=1).mean()
+    with torch.no_grad():
+        for parameter in embedding.bottleneck.parameters():
+            parameter.mul_(BOTTLENECK_LENGTH / length)
+
+
 def choose_triplets(
     collection: Collection, label: str, args: argparse.Namespace
-) -> tuple[Callable[[int], np.ndarray], np.ndarray]:
-    """How an epoch's training triplets are made, and the fixed validation triplets, int64 [n, 3]."""
+) -> tuple[Callable[[int], list[np.ndarray]], np.ndarray]:
+    """How an epoch's training batches are made, each int64 [b, 3] (mining: [b, 1]), and the fixed validation triplets.
+
+    Those are int64 [n, 3]. Raises `UserError` where there are too few pictures to make any.
+    """
     if args.triplets:
         given = read_triplets(Path(args.triplets), collection)
 
-        def shuffle(epoch: int) -> np.ndarray:
-            return np.random.default_rng(derive_seed(args.seed, "order", epoch)).permutation(given["train"])
+        def shuffle(epoch: int) -> list[np.ndarray]:
+            order = np.random.default_rng(derive_seed(args.seed, "order", epoch)).permutation(given["train"])
+            return split_evenly(order, args.batch_size)
 
         return shuffle, given["val"]
-    _, number = classes_of(collection, label)
-    _, other = classes_of(collection, "content" if label == "style" else "style")
+    number, other = label_and_other(collection, label)
     train_rows, val_rows = collection.rows("train"), with_a_partner(number, collection.rows("val"))
     if len(np.unique(number[val_rows])) < 2:
         raise UserError(
-            f"{collection.source}: has too few pictures to validate triplets on, which takes two {label}s "
-            f"with two validation pictures each; add pictures"
+            f"{collection.source}: has too few pictures to validate triplets on, which takes two {label}s with two "
+            f"validation pictures each; add pictures"
         )
     warn_of_fallbacks(number, other, train_rows)
 
-    def draw(epoch: int) -> np.ndarray:
-        return draw_epoch(number, other, train_rows, args.seed, epoch)
+    def draw(epoch: int) -> list[np.ndarray]:
+        if args.mining == "batch":
+            seed = derive_seed(args.seed, "batches", epoch)
+            return draw_balanced_batches(number, other, train_rows, args.batch_size, seed)
+        return split_evenly(draw_epoch(number, other, train_rows, args.seed, epoch), args.batch_size)
 
     seeds = [derive_seed(args.split_seed, "validation triplets", part) for part in range(VAL_TRIPLETS)]
     return draw, np.concatenate([draw_triplets(number, other, val_rows, seed) for seed in seeds])

@@ -112,6 +112,31 @@ def draw_epoch(label: np.ndarray, other: np.ndarray, rows: np.ndarray, seed: int
     return draw_triplets(label, other, order, derive_seed(seed, "triplets", epoch))
 
 
+def draw_balanced_batches(
+    label: np.ndarray, other: np.ndarray, rows: np.ndarray, batch_size: int, seed: int
+) -> list[np.ndarray]:
+    """An epoch of batches that hold many triplets, each int64 [batch_size, 1]: P contents x all styles x K pictures.
+
+    A batch takes a few contents, drawn by how many pictures they have, and as many pictures of every style in each of
+    them as fit, so that most anchors find positives of other contents and negatives of their own. There are as many
+    batches as cover `rows` once; a picture may come more than once, or not at all.
+    """
+    generator = np.random.default_rng(seed)
+    cells: dict[tuple[int, int], np.ndarray] = {}
+    for cell in np.unique(np.stack([label[rows], other[rows]], axis=1), axis=0).tolist():
+        cells[tuple(cell)] = rows[(label[rows] == cell[0]) & (other[rows] == cell[1])]
+    labels = np.unique(label[rows])
+    contents, counts = np.unique(other[rows], return_counts=True)
+    batches = []
+    for _ in range(-(-len(rows) // batch_size)):
+        few = min(len(contents), max(2, batch_size // (2 * len(labels))))
+        drawn = generator.choice(contents, few, replace=False, p=counts / counts.sum())
+        slots = [(a, b) for b in drawn for a in labels if (a, b) in cells]
+        chosen = [cells[slots[place % len(slots)]] for place in range(batch_size)]
+        batches.append(np.array([generator.choice(cell) for cell in chosen])[:, None])
+    return batches
+
+
 def read_triplets(path: Path, collection: Collection) -> dict[str, np.ndarray]:
     """Read a file of triplets `a b c`, "a is nearer to c than to b", rows counted from 0, by split.
 
