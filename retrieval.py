@@ -135,9 +135,9 @@ def squared_distances(embeddings: Tensor, lengths: Tensor, start: int, stop: int
     `embeddings` and `lengths` as from `scale`. In float64, so that the result does not depend on the block's shape
     and copies of one picture are equally far from everything.
     """
-    near = torch.addmm(lengths[None, :], embeddings[start:stop], embeddings.T, alpha=-2) + lengths[start:stop, None]
-    near = near.float()
-    return near.masked_fill_(near < SAME_POINT, 0)
+    near = torch.addmm(lengths[None, :], embeddings[start:stop], embeddings.T, alpha=-2)
+    near = near.add_(lengths[start:stop, None]).float()
+    return torch.nn.functional.threshold_(near, SAME_POINT, 0.0)
 
 
 def mean_average_precision(embeddings: Tensor, labels: Tensor, excluded: Tensor | None = None) -> float:

@@ -8,6 +8,7 @@ everything survives a grey print.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,10 @@ def to_png(figure: Figure, dpi: int, few_colours: bool = False) -> bytes:
     """Render a figure; `few_colours` keeps 256 colours, in which pictures need a third of the bytes."""
     FigureCanvasAgg(figure)
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi, facecolor="white")
+    with warnings.catch_warnings():
+        # Names in scripts that matplotlib's font lacks are drawn as boxes; the tables have them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(drawn, format="png", dpi=dpi, facecolor="white")
     if not few_colours:
         return drawn.getvalue()
     small = io.BytesIO()
@@ -81,7 +85,7 @@ def draw_tsne(
     drawn in one shuffled order.
     """
     figure = Figure(figsize=(6.6 * len(panels), 7.2), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     size = float(np.clip(9000 / max(1, len(points)), 6, 42))
     for axis, (heading, number, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         unknown = number < 0
@@ -95,13 +99,28 @@ def draw_tsne(
         axis.set(title=heading, xticks=[], yticks=[])
         axis.set_aspect("equal", "datalim")
         handles = [
-            Line2D([], [], ls="", marker=marker(which), color=colour(which), mec="#222222", mew=0.3, ms=8, label=name)
+            Line2D(
+                [],
+                [],
+                ls="",
+                marker=marker(which),
+                color=colour(which),
+                mec="#222222",
+                mew=0.3,
+                ms=8,
+                label=plain(name),
+            )
             for which, name in enumerate(names)
         ]
         if handles:
             axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=4, frameon=False,
                         handletextpad=0.2, columnspacing=1.2)  # fmt: skip
     return to_png(figure, 100, few_colours)
+
+
+def plain(text: str) -> str:
+    """A name as matplotlib should show it: as it is, on one line, a dollar sign no formula, an underscore no secret."""
+    return " ".join(text.split()).replace("$", r"\$").replace("_", " _", text.startswith("_"))
 
 
 def colour(which: int) -> str:
@@ -128,9 +147,11 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, found: 
     for row, column in np.argwhere(counts > 0).tolist() if n <= 40 else []:
         axis.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", fontsize=9,
                   color="white" if share[row, column] > 55 else "black")  # fmt: skip
-    axis.set_xticks(range(n), names, rotation=45, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(n), [f"{name} ({total})" for name, total in zip(names, counts.sum(axis=1), strict=True)])
-    axis.set(xlabel=found, ylabel="true class (pictures)", title=title)
+    axis.set_xticks(range(n), [plain(name) for name in names], rotation=45, ha="right", rotation_mode="anchor")
+    axis.set_yticks(
+        range(n), [f"{plain(name)} ({total})" for name, total in zip(names, counts.sum(axis=1), strict=True)]
+    )
+    axis.set(xlabel=found, ylabel="true class (pictures)", title=plain(title))
     figure.colorbar(image, label="% of the true class", shrink=0.8)
     return to_png(figure, 100)
 
@@ -156,7 +177,7 @@ class Sheet:
     def write(self, text: str, x: float, y: float, **options: Any) -> None:
         """Write a text with matplotlib's options; `y` is its top unless they say otherwise."""
         # A dollar sign would start a formula.
-        self.axis.text(x, y, text, **{"fontsize": 8, "va": "top", "parse_math": False} | options)
+        self.axis.text(x, y, " ".join(text.split()), **{"fontsize": 8, "va": "top", "parse_math": False} | options)
 
     def frame(self, left: int, top: int, side: int, right: bool) -> None:
         """Frame a square picture as right (solid, with a tick) or wrong (dashed, with a cross)."""
