@@ -116,6 +116,7 @@ def describe_net(collection: Collection, args: argparse.Namespace, classes: tupl
         "stage": 1,
         "arch": args.arch,
         "embedding_dim": args.embedding_dim,
+        "dropout": args.dropout,
         "image_size": args.image_size,
         "colour_mean": list(COLOURS[args.colours][0]),
         "colour_deviation": list(COLOURS[args.colours][1]),

@@ -59,7 +59,7 @@ BACKBONE_OUTPUTS = 1000
 class EmbeddingNet(nn.Module):
     """A backbone and the bottleneck on its outputs: the net that stage 1 pre-trains and stage 2's branches share."""
 
-    def __init__(self, arch: str, embedding_dim: int = 256, dropout: float = 0.5) -> None:
+    def __init__(self, arch: str, embedding_dim: int = 256, dropout: float = 0.0) -> None:
         super().__init__()
         options = {"dropout": dropout} if arch in HAVE_DROPOUT else {}
         self.backbone = BACKBONES[arch](**options)
@@ -90,11 +90,12 @@ def rebuild(checkpoint: dict[str, Any], where: str) -> tuple[EmbeddingNet, Style
     Raises `UserError` for a checkpoint that does not describe a net of this project or does not fit it.
     """
     arch, width = checkpoint.get("arch"), checkpoint.get("embedding_dim")
-    classes, weights = checkpoint.get("classes"), checkpoint.get("weights")
-    if arch not in BACKBONES or not isinstance(width, int) or not 0 < width < 2**20 or not isinstance(classes, list):
+    classes, weights, dropout = checkpoint.get("classes"), checkpoint.get("weights"), checkpoint.get("dropout")
+    sound = isinstance(width, int) and 0 < width < 2**20 and isinstance(classes, list) and isinstance(dropout, float)
+    if arch not in BACKBONES or not sound or not 0 <= dropout < 1:
         raise UserError(f"{where}: does not say which net it holds; is it a best.pt of this project?")
     with torch.device("meta"):
-        classifier = StyleClassifier(EmbeddingNet(arch, width), len(classes))
+        classifier = StyleClassifier(EmbeddingNet(arch, width, dropout), len(classes))
         stage2 = nn.ModuleDict({"embedding": classifier.embedding})
     net = classifier if checkpoint.get("stage") == 1 else stage2
     check_weights(net, weights, where)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from networks import BACKBONES, EmbeddingNet, StyleClassifier, build_embedding, rebuild
-from triplet_network import TripletNet, distances, embed, triplet_losses
+from triplet_network import Branch, TripletNet, batch_losses, distances, embed, triplet_losses
 from utils import UserError
 
 
@@ -70,6 +70,7 @@ def test_a_rebuilt_net_gives_the_same_numbers():
         "stage": 1,
         "arch": "resnet18",
         "embedding_dim": 16,
+        "dropout": 0.0,
         "classes": ["a", "b", "c"],
         "weights": net.state_dict(),
     }
@@ -150,3 +151,30 @@ def test_embeddings_have_length_one_and_distances_at_most_two():
     embeddings = embed(small_triplet_net().embedding.eval(), torch.randn(5, 3, 64, 64))
     assert torch.allclose(embeddings.norm(dim=1), torch.ones(5))
     assert (distances(embeddings, -embeddings) - 2).abs().max() < 1e-4
+
+
+def test_branches_have_the_length_that_was_set_and_none_leaves_it_alone():
+    embedding = small_triplet_net().embedding.eval()
+    pictures = torch.randn(3, 3, 64, 64)
+    assert torch.allclose(Branch(embedding, 0.25)(pictures).norm(dim=1), torch.full((3,), 0.25))
+    assert torch.equal(Branch(embedding, None)(pictures), embedding(pictures))
+
+
+def test_mining_in_the_batch_uses_every_valid_triplet_and_no_other():
+    torch.manual_seed(3)
+    embeddings = torch.nn.functional.normalize(torch.randn(12, 4), dim=1)
+    label, other = (
+        torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 0]),
+        torch.tensor([0, 1, 1, 2, 0, 1, 2, 2, 0, 1, 0, -1]),
+    )
+    found, right = batch_losses(embeddings, label, other, margin=0.5)
+    for a in range(12):
+        known = other[a] >= 0
+        positives = [p for p in range(12) if p != a and label[p] == label[a] and not (known and other[p] == other[a])]
+        negatives = [n for n in range(12) if label[n] != label[a] and (not known or other[n] == other[a])]
+        triplets = [(p, n) for p in positives for n in negatives]
+        rows = torch.tensor([(a, p, n) for p, n in triplets])
+        losses, correct = triplet_losses(*embeddings[rows].unbind(dim=1), margin=0.5)
+        expected = losses[losses > 0].mean().item() if (losses > 0).any() else 0.0
+        assert found[a].item() == pytest.approx(expected, abs=1e-4)
+        assert bool(right[a]) == (2 * correct.sum() > len(triplets))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dataset import read_collection
-from triplets import count_fallbacks, draw_epoch, draw_triplets, read_triplets
+from triplets import count_fallbacks, draw_balanced_batches, draw_epoch, draw_triplets, read_triplets
 from utils import UserError
 
 
@@ -89,6 +89,19 @@ def test_a_hundred_thousand_anchors_take_well_under_a_second():
         draw_epoch(style, content, rows, 0, epoch)
         seconds.append(time.perf_counter() - began)
     assert min(seconds) < 0.5
+
+
+def test_balanced_batches_hold_a_few_contents_in_every_style():
+    rng = np.random.default_rng(0)
+    style, content, rows = rng.integers(0, 6, 2000), rng.integers(0, 9, 2000), np.arange(0, 2000, 2)
+    batches = draw_balanced_batches(style, content, rows, 60, seed=1)
+    assert len(batches) == -(-len(rows) // 60)
+    for batch in batches:
+        assert batch.shape == (60, 1) and np.isin(batch, rows).all()
+        assert set(style[batch[:, 0]].tolist()) == set(range(6))
+        assert np.bincount(style[batch[:, 0]]).tolist() == [10] * 6
+        assert 2 <= len(set(content[batch[:, 0]].tolist())) <= 5
+    assert (draw_balanced_batches(style, content, rows, 60, seed=1)[0] == batches[0]).all()
 
 
 def write_triplets(folder: Path, text: str) -> Path:
