@@ -61,9 +61,8 @@ def main(args: argparse.Namespace) -> None:
     out = Path(args.out)
     stages = [read_evaluated(Path(args.runs) / name) for name in ("stage1", "stage2")]
     out.mkdir(parents=True, exist_ok=True)
-    margin = float(stages[1].settings["margin"])
-    write_figure(out / "triplet_net.png", lambda _: draw_triplet_net(stages[1], stages[0].settings["arch"], margin))
-    write_figure(out / "loss.png", lambda _: draw_loss(margin))
+    write_figure(out / "triplet_net.png", lambda _: draw_triplet_net(stages[1], stages[0].settings["arch"]))
+    write_figure(out / "loss.png", lambda _: draw_loss(stages[1]))
     for stage in stages:
         write_figure(out / f"curves_{stage.name}.png", lambda _, stage=stage: draw_history(stage))
         write_figure(out / f"tsne_{stage.name}.png", lambda few, stage=stage: draw_map(stage, few))
@@ -159,26 +158,39 @@ def draw_history(stage: Evaluated) -> bytes:
     return sheets.to_png(figure, 100)
 
 
-def draw_loss(margin: float) -> bytes:
-    """The loss as the code computes it, on embeddings of length 1, against how much farther the negative is."""
+def length_of(stage: Evaluated) -> float | None:
+    """The length that a run of stage 2 gave its embeddings before it measured distances; None: as they came."""
+    return float(stage.settings.get("length", 1)) if stage.settings.get("normalise", True) else None
+
+
+def draw_loss(stage: Evaluated) -> bytes:
+    """The loss as the code computes it, with the run's margin, against how much farther the negative is."""
+    margin, length = float(stage.settings["margin"]), length_of(stage) or 1.0
+    # The negative goes round half a circle, from the anchor to the farthest point; the positive stays where it is.
     angle = torch.linspace(0, torch.pi, 2001, dtype=torch.float64)
-    circle = torch.stack([angle.cos(), angle.sin()], dim=1)
+    circle = length * torch.stack([angle.cos(), angle.sin()], dim=1)
     anchor = circle[:1].expand_as(circle)
-    positive = circle[len(circle) // 3].expand_as(circle)  # at distance 1: the negative can be nearer or farther
+    positive = circle[len(circle) // 5].expand_as(circle)
     losses, _ = triplet_losses(anchor, positive, circle, margin)
     lead = distances(anchor, circle) - distances(anchor, positive)
     figure = Figure(figsize=(7.2, 3.9), layout="constrained")
     axis = figure.subplots()
-    zones = ((-1, 0, ORANGE, "the negative is nearer:\nwrong"), (0, margin, "#E69F00", "right, but\nby less than\nthe margin"),
-             (margin, 1, GREEN, "farther by the margin:\nnothing left to learn"))  # fmt: skip
+    left, right, top = lead[0].item(), lead[-1].item(), 1.35 * losses.max().item()
+    margin_shown = min(margin, right)
+    zones = (
+        (left, 0, ORANGE, "the negative\nis nearer: wrong"),
+        (0, margin_shown, "#E69F00", "right, but by less\nthan the margin"),
+        (margin_shown, right, GREEN, "farther by the margin:\nnothing left to learn"),
+    )
     for start, stop, hue, words in zones:
         axis.axvspan(start, stop, color=hue, alpha=0.12, lw=0)
-        axis.text((start + stop) / 2, 1.16, words, ha="center", va="top", fontsize=8.5)
+        axis.text((start + stop) / 2, 0.97 * top, words, ha="center", va="top", fontsize=8.5)
     axis.plot(lead, losses, color=BLUE, lw=2.4)
     axis.plot([0], [margin], "o", color=BLUE, ms=6)
-    axis.annotate(f"collapse: all embeddings alike,\nloss = margin = {margin:g}", (0, margin), (-0.86, 0.12), fontsize=9,
+    axis.annotate(f"collapse: all embeddings alike,\nloss = margin = {margin:g}", (0, margin),
+                  (0.96 * left, 0.06 * top), fontsize=9,
                   arrowprops={"arrowstyle": "->", "color": GREY})  # fmt: skip
-    axis.set(xlim=(-1, 1), ylim=(0, 1.2), ylabel="loss of the triplet",
+    axis.set(xlim=(left, right), ylim=(0, top), ylabel="loss of the triplet",
              xlabel="d(anchor, negative) − d(anchor, positive)",
              title=f"loss = max(0, d(anchor, positive) − d(anchor, negative) + {margin:g})")  # fmt: skip
     axis.spines[["top", "right"]].set_visible(False)
@@ -199,8 +211,10 @@ def choose_triplet(stage: Evaluated) -> list[int]:
     raise UserError(f"{stage.metrics['run']}: its evaluated pictures hold no triplet; evaluate a larger --split")
 
 
-def draw_triplet_net(stage: Evaluated, arch: str, margin: float) -> bytes:
+def draw_triplet_net(stage: Evaluated, arch: str) -> bytes:
     """Three pictures through three branches that share their weights, to two distances and the loss."""
+    length = length_of(stage)
+    last = "embedding" if length is None else f"scaled to\nlength {length:g}"
     figure = Figure(figsize=(12.4, 5.2))
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(0, 124), ylim=(0, 52))
@@ -212,7 +226,7 @@ def draw_triplet_net(stage: Evaluated, arch: str, margin: float) -> bytes:
         axis.text(1, height - 1.0, f"{stage.styles[row]}\n{stage.contents[row]}", fontsize=9, color=GREY, va="top")
         box(axis, 33, height, 16, f"backbone\n({arch})", BLUE)
         box(axis, 54, height, 14, f"bottleneck\n({stage.metrics['embedding_dim']})", BLUE)
-        box(axis, 73, height, 11, "scaled to\nlength 1", GREY)
+        box(axis, 73, height, 11, last, GREY)
         for start, stop in ((27.5, 32.5), (49.5, 53.5), (68.5, 72.5)):
             arrow(axis, (start, height), (stop, height))
     for upper, lower in ((43, 26), (26, 9)):
@@ -224,7 +238,7 @@ def draw_triplet_net(stage: Evaluated, arch: str, margin: float) -> bytes:
     for start, stop in (((84.5, 43), (89.5, 37)), ((84.5, 43), (89.5, 20)), ((84.5, 26), (89.5, 32)),
                         ((84.5, 9), (89.5, 15)), ((101.5, 34.5), (106.5, 28.5)), ((101.5, 17.5), (106.5, 23.5))):  # fmt: skip
         arrow(axis, start, stop)
-    box(axis, 107, 26, 15.5, f"loss\nmax(0, d(a, p)\n− d(a, n) + {margin:g})", GREY, wide=5.2)
+    box(axis, 107, 26, 15.5, f"loss\nmax(0, d(a, p)\n− d(a, n) + {stage.settings['margin']:g})", GREY, wide=5.2)
     return sheets.to_png(figure, 100)
 
 

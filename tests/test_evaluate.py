@@ -23,6 +23,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.neighbors import NearestNeighbors
 
 import evaluate
+import figures
 from embedding import Embedded
 from evaluate import DEFINITIONS, Case, measure
 from run_folder import read_split
@@ -375,3 +376,20 @@ def test_no_visdom_server_costs_one_line_and_nothing_else(
     assert output.out.count("visdom: the pictures are not in") == 1
     assert "Traceback" not in output.err
     assert (tmp_path / "out" / "retrieval.png").exists()
+
+
+# The README's figures.
+
+
+def test_the_figures_come_out_of_two_evaluated_runs_and_are_small(
+    stage1_run: Path, stage2_run: Path, tmp_path: Path
+) -> None:
+    runs = [copy_run(run, tmp_path / run.name) for run in (stage1_run, stage2_run)]
+    with pytest.raises(UserError, match="stage1: has no evaluation; run `python evaluate.py"):
+        run_main(figures, "--runs", tmp_path, "--out", tmp_path / "images")
+    run_main(evaluate, *runs, "--no-tsne")
+    run_main(figures, "--runs", tmp_path, "--out", tmp_path / "images")
+    drawn = {path.name: path.stat().st_size for path in (tmp_path / "images").iterdir()}
+    each = ("curves", "tsne", "retrieval")
+    assert drawn.keys() == {"triplet_net.png", "loss.png"} | {f"{kind}_stage{n}.png" for kind in each for n in (1, 2)}
+    assert max(drawn.values()) < 500_000
