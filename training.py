@@ -155,7 +155,6 @@ class Loop:
             self.forward = torch.compile(self.forward)
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.not_finite = 0  # steps in a row
-        self.rate = 0.0  # of the last step
 
     # The state on disk.
 
@@ -235,7 +234,7 @@ class Loop:
             "train_loss": progress.loss_sum / max(1, progress.examples),
             task.columns[2]: progress.right_sum / max(1, progress.examples),
             **validated,
-            "lr": self.rate,
+            "lr": self.rate_of(progress.epoch, len(batches) - 1, len(batches)),
             "images_per_second": sum(batch.size for batch in batches) / max(1e-9, progress.train_seconds),
             "seconds": progress.train_seconds + time.monotonic() - validating,
         }
@@ -274,7 +273,7 @@ class Loop:
         with tqdm(total=len(batches), initial=progress.step, desc=f"epoch {progress.epoch}", unit="step",
                   disable=None if parallel.rank() == 0 else True, leave=False) as bar:  # fmt: skip
             for step, square in zip(todo, squares, strict=True):
-                self.set_rate((progress.epoch - 1) * len(batches) + step, self.args.epochs * len(batches))
+                self.set_rate(self.rate_of(progress.epoch, step, len(batches)))
                 # Dropout draws from the global generators: each step gets its own state, whatever came before.
                 torch.manual_seed(derive_seed(self.args.seed, "step", progress.epoch, step, parallel.rank()))
                 recent.append(
@@ -310,9 +309,14 @@ class Loop:
         mine = [part.unflatten(0, (-1, width))[parallel.rank() :: parallel.world()].flatten(0, 1) for part in drawn]
         return list(torch.cat(mine).to(self.device).split([len(part) for part in mine]))
 
-    def set_rate(self, step: int, steps: int) -> None:
-        """Give the optimizer the learning rate of this step of the run."""
-        self.rate = rate = rate_at(step, steps, self.args.lr, min(self.args.warm_up, steps // 10), self.args.decay)
+    def rate_of(self, epoch: int, step: int, steps: int) -> float:
+        """The learning rate of a step, counted from 0, of the `steps` in an epoch."""
+        total = self.args.epochs * steps
+        warm_up = min(self.args.warm_up, total // 10)
+        return rate_at((epoch - 1) * steps + step, total, self.args.lr, warm_up, self.args.decay)
+
+    def set_rate(self, rate: float) -> None:
+        """Give the optimizer a learning rate; groups with a share get that share of it."""
         for group in self.task.optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)
 
