@@ -251,7 +251,8 @@ def embed_rows(run: Run, collection: Collection, rows: np.ndarray, args: argpars
     batches = [rows[start : start + args.batch_size] for start in range(0, len(rows), args.batch_size)]
     side = stored_size(net.image_size)
     bar = tqdm(total=len(rows), desc="embedding", unit="picture", disable=None, leave=False)
-    with torch.inference_mode(), bar:
+    # Full precision on GPUs too, whose convolutions would otherwise round to TF32.
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False), bar:
         for part, squares in read_batches(collection, batches, side, args.workers, run.settings.get("cache_dir")):
             if len(part):
                 embedded, scored = net.embed_squares(squares)

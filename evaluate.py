@@ -59,11 +59,11 @@ DEFINITIONS = {
     "positive (same style, other content) is nearer than their negative (other style, same content)",
     "content_precision_at_1": "how often the nearest other picture has the query's content, which it should not know",
 }
-NOTES = """Ranks are exact, nothing is cut off; distances are Euclidean on embeddings of length 1. Equal distances count
-as one step in average precision; elsewhere the other style comes first. A picture that is alone in its style queries
-nothing. Every number is a mean over pictures (per_style: over that style's), between 0 and 1; null where labels are
-missing. `chance` is what embeddings at random would reach. For a run with --label content, style and content change
-places in all of this."""
+NOTES = """Ranks are exact, nothing is cut off; distances are Euclidean, on embeddings of length 1. Equal distances
+count as one step in average precision; elsewhere the other style comes first. A picture that is alone in its style
+queries nothing. Every number is a mean over pictures (per_style: over that style's), between 0 and 1; null where
+labels are missing. `chance` is what embeddings at random would reach. For a run with --label content, style and
+content change places in all of this."""
 FIXED_TRIPLETS = 10  # for each picture as the anchor
 MOST_POINTS = 5000  # in a t-SNE map: more would hide each other, and take minutes
 
@@ -229,8 +229,10 @@ def fixed_triplets(run: Run, collection: Collection, case: Case, own: bool, spli
     """Triplets drawn as training draws its fixed ones, or the file's that it trained on, int64 [t, 3] into the case."""
     rows, file = case.embedded.rows, run.settings.get("triplets")
     if file and own and split in SPLITS:
-        given = read_triplets(Path(file), collection)[split]
-        return np.searchsorted(rows, given[np.isin(given, rows).all(axis=1)])
+        if Path(file).exists():
+            given = read_triplets(Path(file), collection)[split]
+            return np.searchsorted(rows, given[np.isin(given, rows).all(axis=1)])
+        print(f"note: {file}, which the run took its triplets from, is gone; triplet_accuracy is on drawn triplets")
     number = np.full(len(collection), -1, dtype=np.int64)
     other = number.copy()
     number[rows], other[rows] = case.label, case.other
