@@ -18,7 +18,7 @@ from dataset import Collection, check_trainable, classes_of, read_collection
 from pictures import open_pictures
 from run_folder import begin_or_continue, describe_device, describe_run, lock_run
 from training import Equipment
-from utils import UserError, choose_device, choose_precision
+from utils import UserError, choose_device, choose_precision, keep_freed_memory
 
 
 @dataclass
@@ -211,6 +211,8 @@ def open_session(
         device = choose_device(parallel.start(args.device))
         stack.callback(parallel.finish)
         precision = choose_precision(args.amp, device)
+        if device.type == "cpu":
+            keep_freed_memory()
         if args.batch_size < parallel.world():
             raise UserError(f"--batch-size {args.batch_size}: is smaller than the number of processes")
         run = Path(args.run)
