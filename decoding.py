@@ -7,6 +7,11 @@ not a whole picture is refused by name: never replaced, never half decoded.
 from __future__ import annotations
 
 import io
+import os
+import stat
+import struct
+import warnings
+import zlib
 from pathlib import Path
 
 import cv2
@@ -15,6 +20,13 @@ from PIL import Image, ImageOps
 
 # More pixels than any photograph worth training on, and at three bytes each still a bounded piece of memory.
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 1_000_000_000  # of a file: above any picture of that many pixels
+
+# The pictures that are tried, whatever a file calls itself. Pillow knows more, some of which run other programs.
+Image.init()
+FORMATS = tuple(name for name in ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF") if name in Image.OPEN)
+# Sizes are checked here, before Pillow would warn of them.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 class UnreadablePicture(Exception):
@@ -27,15 +39,9 @@ def decode(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     The size is read from the header and checked before any memory is taken for pixels. Raises `UnreadablePicture`
     for whatever is not a whole picture of at most `max_pixels` pixels.
     """
+    data = read_bytes(path)
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 (called for every picture: Path costs more than the open)
-            data = file.read()
-    except OSError as error:
-        raise UnreadablePicture(f"cannot be read: {error.strerror}") from error
-    if not data:
-        raise UnreadablePicture("is an empty file")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise UnreadablePicture(f"has {width} x {height} pixels, more than {max_pixels // 1_000_000} million")
@@ -47,9 +53,28 @@ def decode(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     except Image.DecompressionBombError as error:
         raise UnreadablePicture("has far too many pixels") from error
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, cv2.error,
-            AttributeError, NotImplementedError, RuntimeError, MemoryError, OverflowError) as error:  # fmt: skip
+            AttributeError, AssertionError, RuntimeError, MemoryError, struct.error, zlib.error) as error:  # fmt: skip
         # Pillow's readers raise all of these on mangled files of one format or another.
         raise UnreadablePicture(f"cannot be decoded ({type(error).__name__})") from error
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """Read a picture's file. Raises `UnreadablePicture` for what is no file, is empty or is far too large."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 (called for every picture: a Path would cost more than the call)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for good
+            raise UnreadablePicture("is no file")
+        if status.st_size > MAX_BYTES:
+            raise UnreadablePicture(f"has {status.st_size} bytes, more than {MAX_BYTES // 1_000_000} million")
+        with open(path, "rb") as file:  # noqa: PTH123
+            data = file.read(MAX_BYTES)
+    except OSError as error:
+        raise UnreadablePicture(f"cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a name that no file can have
+        raise UnreadablePicture("cannot be read: no such file") from error
+    if not data:
+        raise UnreadablePicture("is an empty file")
+    return data
 
 
 def decode_jpeg(data: bytes) -> np.ndarray:
@@ -84,14 +109,26 @@ def decode_other(image: Image.Image) -> np.ndarray:
         return np.repeat(to_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        return np.asarray(white)
     return np.asarray(image.convert("RGB"))
 
 
 def to_eight_bits(grey: np.ndarray) -> np.ndarray:
-    """Scale grey values of more than 8 bits, [height, width], to uint8: by 65535, or by the largest if that is more."""
-    grey = np.nan_to_num(grey.astype(np.float64)).clip(0)
-    return np.rint(grey * (255 / max(65535.0, float(grey.max())))).astype(np.uint8)
+    """Scale grey values of another type than uint8, [height, width], to uint8.
+
+    White is 65535, or the largest value if that is more; of fractions (float) that stay below, 1 or 255.
+    """
+    largest = float(np.max(grey, initial=0, where=np.isfinite(grey)))
+    white = max(65535.0, largest)
+    if grey.dtype.kind == "f" and largest <= 255:
+        white = 1.0 if largest <= 1 else 255.0
+    scaled = np.empty(grey.shape, dtype=np.uint8)
+    for top in range(0, len(grey), 64):  # a few rows at a time: as float64 the whole would take eight times the memory
+        rows = np.nan_to_num(grey[top : top + 64].astype(np.float64), posinf=white)
+        scaled[top : top + 64] = np.rint((rows * (255 / white)).clip(0, 255))
+    return scaled
 
 
 def to_square(picture: np.ndarray, side: int) -> np.ndarray:
