@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import stat
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -261,7 +262,8 @@ def read_text_lists(filenames: Path, labels: Path | None) -> dict[str, list[str]
 def read_lines(path: Path) -> list[str]:
     """Lines of a text file, stripped, without the blank ones at its end."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        # Not splitlines(), which also splits at characters that a file's name may hold, such as U+2028.
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
@@ -299,20 +301,35 @@ def stat_pictures(folder: Path, paths: list[str], source: str) -> tuple[np.ndarr
     """Bytes and time of change in nanoseconds, int64 [n] each, of every picture. `UserError` names those missing."""
     size = np.zeros(len(paths), dtype=np.int64)
     changed = np.zeros(len(paths), dtype=np.int64)
-    missing = []
+    missing, no_files = [], []
     for row, path in enumerate(paths):
+        if not path.isascii() and not is_text(path):
+            raise UserError(f"{source}: the name {path!r} is not UTF-8 text; rename that file or folder")
         try:
             status = os.stat(f"{folder}/{path}")  # noqa: PTH116 (a Path for each picture would take longer)
         except (OSError, ValueError):
             missing.append(path)
             continue
+        if not stat.S_ISREG(status.st_mode):
+            no_files.append(path)
         size[row], changed[row] = status.st_size, status.st_mtime_ns
     if missing:
         raise UserError(
             f"{source}: {len(missing)} of its {len(paths)} pictures are not in {folder}, first {missing[0]}; "
             f"correct the paths or take the lines out"
         )
+    if no_files:
+        raise UserError(f"{source}: {no_files[0]} is a folder or a device, no picture; take it out")
     return size, changed
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8; names of files on Linux may hold any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # Splitting.
