@@ -8,7 +8,6 @@ To change the backbone, add a line to `BACKBONES`: any net that turns pictures i
 
 from __future__ import annotations
 
-import pickle
 import sys
 import zipfile
 from collections.abc import Callable
@@ -54,6 +53,9 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 }
 HAVE_DROPOUT = ("alexnet", "alexnet_bn", "googlenet", "vgg16")
 BACKBONE_OUTPUTS = 1000
+
+
+MAX_EMBEDDING_DIM, MAX_CLASSES = 2**14, 2**16  # that a checkpoint may claim
 
 
 class EmbeddingNet(nn.Module):
@@ -105,20 +107,34 @@ def rebuild(checkpoint: dict[str, Any], where: str) -> tuple[EmbeddingNet, Style
 
 
 def check_weights(module: nn.Module, state: Any, where: str) -> None:
-    """Compare a state dict's names and shapes with a net's, which may lie on the meta device.
+    """Compare a state dict's names, shapes and types with a net's, which may lie on the meta device.
 
     So nothing is allocated for a file that does not fit. Raises `UserError`.
     """
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(is_plain(value) for value in state.values()):
         raise UserError(f"{where}: holds no weights")
-    found = {name: tuple(value.shape) for name, value in state.items()}
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
     if found != expected:
         odd = min((name for name in expected | found if expected.get(name) != found.get(name)), key=str)
         raise UserError(
             f"{where}: does not fit the net, first at {odd} (net {expected.get(odd)}, file {found.get(odd)}); was it "
             f"trained with another --arch or --embedding-dim?"
         )
+    for name, value in module.state_dict().items():
+        if state[name].dtype != value.dtype or not bool(state[name].isfinite().all()):
+            wrong = "holds values that are not finite" if state[name].dtype == value.dtype else str(state[name].dtype)
+            raise UserError(f"{where}: {name} is {wrong}; the net needs finite {value.dtype}; take another checkpoint")
+
+
+def is_plain(value: Any) -> bool:
+    """Whether something is a tensor whose values all lie in the file: one number may pose as a huge tensor."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    )
 
 
 def build_embedding(
@@ -177,6 +193,9 @@ def load_backbone(net: EmbeddingNet, path: Path) -> None:
         check_weights(net, source.state_dict(), str(path))
         net.load_state_dict(source.state_dict())
         return
+    # torchvision's files have the heads that only training needs, and lack counters that are newer than they are.
+    counters = {name: value for name, value in net.backbone.state_dict().items() if name.endswith("batches_tracked")}
+    state = counters | {name: value for name, value in state.items() if not str(name).startswith("aux")}
     check_weights(net.backbone, state, str(path))
     net.backbone.load_state_dict(state)
 
@@ -184,19 +203,36 @@ def load_backbone(net: EmbeddingNet, path: Path) -> None:
 def load_safely(path: Path) -> dict[str, Any]:
     """Read a file of tensors and plain data without running any code that it may hold, memory-mapped on the CPU.
 
-    Raises `UserError` for a file that is missing, damaged or unsafe.
+    Nothing larger than the file is taken from memory. Raises `UserError` for a file that is missing, damaged or unsafe.
     """
     try:
+        check_uncompressed(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; train it first, or correct the path") from error
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError,
-            AttributeError, zipfile.BadZipFile, MemoryError, AssertionError, ImportError) as error:  # fmt: skip
-        # What torch.load raises for damaged and foreign files; its own texts are long and advise unsafe loading.
-        raise UserError(f"{path}: is damaged, or no file of weights ({type(error).__name__}); train it anew") from error
+    except Exception as error:
+        # torch.load raises all kinds of things for damaged and foreign files; its texts are long and advise unsafe
+        # loading.
+        raise UserError(
+            f"{path}: is damaged, or no file of weights as torch.save writes them ({type(error).__name__}); take "
+            f"another, or train it anew"
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no weights; is it a checkpoint of something else?")
     return content
+
+
+def check_uncompressed(path: Path) -> None:
+    """See that a checkpoint's parts lie in it as they are, as torch writes them; compressed, a few bytes hold a flood.
+
+    Raises `OSError` or `zipfile.BadZipFile`.
+    """
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise zipfile.BadZipFile("compressed")
+    if sum(part.file_size for part in parts) > path.stat().st_size:
+        raise zipfile.BadZipFile("parts overlap")
 
 
 def initialise(net: EmbeddingNet) -> None:

@@ -59,19 +59,40 @@ def settle_options(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
     stored = read_json(folder / CONFIG).get("settings")
     if not isinstance(stored, dict):
         raise UserError(f"{folder / CONFIG}: holds no settings; it is not from this project, choose another --run")
+    checked = check_settings(stored, parser, folder / CONFIG)
     settled = argparse.Namespace(**vars(args))
     for name, value in vars(args).items():
         if name in FREE_OPTIONS or name not in stored:
             continue
-        if value != stored[name] and value != parser.get_default(name):
+        if value != checked[name] and value != parser.get_default(name):
             raise UserError(
-                f"--{name.replace('_', '-')} {value}: the run in {folder} was started with {stored[name]}; leave the "
+                f"--{name.replace('_', '-')} {value}: the run in {folder} was started with {checked[name]}; leave the "
                 f"option out, or choose a new --run"
             )
-        if type(stored[name]) is not type(value) and None not in (stored[name], value):
-            raise UserError(f"{folder / CONFIG}: setting {name} is {stored[name]!r}, which is no value for it")
-        setattr(settled, name, stored[name])
+        setattr(settled, name, checked[name])
     return settled
+
+
+def check_settings(stored: dict[str, Any], parser: argparse.ArgumentParser, where: Path) -> dict[str, Any]:
+    """The settings of a `config.json`, each as the parser would have it. Raises `UserError` for an impossible value."""
+    checked = {}
+    for action in parser._actions:
+        if action.dest not in stored or action.dest in FREE_OPTIONS:
+            continue
+        value = stored[action.dest]
+        try:
+            if isinstance(action.default, bool) or value is None:
+                fits = type(value) is type(action.default)
+            else:
+                converted = action.type(str(value)) if action.type else value
+                fits = converted == value and not isinstance(value, bool)
+                fits = fits and type(value) in (str, int, float) and (action.choices is None or value in action.choices)
+        except (ValueError, TypeError, OverflowError, argparse.ArgumentTypeError):
+            fits = False
+        if not fits:
+            raise UserError(f"{where}: setting {action.dest} is {str(value)[:40]!r}, which is no value for it")
+        checked[action.dest] = value
+    return checked
 
 
 def lock_run(folder: Path) -> FileLock:
@@ -129,7 +150,10 @@ def begin_or_continue(folder: Path, config: dict[str, Any], collection: Collecti
         write_split(folder / SPLIT, collection)
         write_json(folder / CONFIG, config)  # last: a folder with a config is a run
         return
-    before = read_json(folder / CONFIG).get("data", {}).get("fingerprint")
+    if not config["settings"]["resume"]:  # two were started at once, and the other has ended already
+        raise UserError(f"--run {folder}: holds a run by now; go on with it by --resume, or choose another --run")
+    data = read_json(folder / CONFIG).get("data")
+    before = data.get("fingerprint") if isinstance(data, dict) else None
     if before != config["data"]["fingerprint"]:
         raise UserError(
             f"{collection.source}: is not the data that the run in {folder} was started with (pictures, labels or "
