@@ -10,11 +10,14 @@ import argparse
 import hashlib
 import io
 import logging
+import math
 import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 # Title of each window and the columns of metrics.csv that it shows against the epoch.
 WINDOWS = (
@@ -31,6 +34,8 @@ History = list[dict[str, float]]
 BatchLosses = list[tuple[int, float]]
 
 SECONDS_BETWEEN_DRAWINGS = 1.0  # while an epoch runs
+SECONDS_AT_MOST = 30.0
+SHARE_OF_TIME = 0.01  # that drawing takes at most, as it shares the interpreter with training
 SECONDS_TO_ANSWER = 5.0  # after which a server counts as gone
 SECONDS_BETWEEN_TRIES = 3.0
 SECONDS_AT_THE_END = 10.0  # to bring a slow server up to date before the script ends
@@ -138,7 +143,7 @@ class VisdomView:
         return latest
 
     def _work(self) -> None:
-        client, complained = None, False
+        client, complained, pause = None, False, SECONDS_BETWEEN_DRAWINGS
         while True:
             self._wake.wait()
             state = self._take()
@@ -148,36 +153,45 @@ class VisdomView:
                 continue
             try:
                 client = client or connect(self._server, self._port, self.env)
+                began = time.monotonic()
                 draw_windows(client, self.env, self._columns, *state)
+                took = time.monotonic() - began
+                pause = min(max(SECONDS_BETWEEN_DRAWINGS, took / SHARE_OF_TIME), SECONDS_AT_MOST)
                 if complained:
                     self._say(f"visdom: the curves are at {self.address}/env/{self.env} again")
                 complained = False
             except ImportError:
                 self._say("visdom: not installed, so no live curves; `pip install visdom` brings them")
                 return
-            except (OSError, RuntimeError, ValueError) as error:
+            except Exception as error:  # whatever goes wrong in a view, the next try may be right
                 client = None
                 if not complained:
                     self._say(
-                        f"visdom: no server at {self.address} ({reason(error)}); training goes on. Start one with "
-                        f"`python -m visdom.server -port {self._port} -bind_local` and the curves appear"
+                        f"visdom: no curves at {self.address} ({reason(error)}); training goes on. Start a server with "
+                        f"`python -m visdom.server -port {self._port} -bind_local` and they appear"
                     )
                 complained = True
                 with self._lock:
                     self._latest = self._latest or state
                 if self._ending.is_set():
                     return
-            if self._ending.wait(SECONDS_BETWEEN_TRIES if complained else SECONDS_BETWEEN_DRAWINGS) or complained:
+            if self._ending.wait(SECONDS_BETWEEN_TRIES if complained else pause) or complained:
                 self._wake.set()
+
+
+class Refusal(Exception):
+    """A server answers, but does not take our plots. Its message says why."""
 
 
 def reason(error: Exception) -> str:
     """Why Visdom could not be reached, in a few words."""
-    return "it does not take our plots" if isinstance(error, (RuntimeError, ValueError)) else "it does not answer"
+    if isinstance(error, Refusal):
+        return str(error)
+    return "no server answers" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"[:80]
 
 
 def connect(server: str, port: int, env: str) -> Any:
-    """Connect to a Visdom server for plotting only. Raises `OSError` or `RuntimeError` where that fails."""
+    """Connect to a Visdom server for plotting only. Raises `OSError` or `Refusal` where that fails."""
     import requests
     import visdom
 
@@ -187,30 +201,44 @@ def connect(server: str, port: int, env: str) -> Any:
         """Visdom's client with a time limit on each request, which it lacks, and with refusals made errors."""
 
         def _handle_post(self, url: str, data: Any = None) -> str:
+            # The settings of the environment may send even this machine's own addresses to a proxy.
+            self.session.trust_env = urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1")
             answer = self.session.post(url, data=data or {}, timeout=SECONDS_TO_ANSWER, allow_redirects=False)
+            if answer.is_redirect or answer.status_code in (400, 401, 403):
+                raise Refusal("the server there demands a login, or is no Visdom")
             if answer.status_code != requests.codes.ok:
-                raise RuntimeError(f"status {answer.status_code}")
+                raise Refusal(f"the server there answers with status {answer.status_code}, as if it were no Visdom")
             return answer.text
 
     return Client(server, port=port, env=env, raise_exceptions=True, use_incoming_socket=False)
 
 
 def draw_windows(client: Any, env: str, columns: tuple[str, ...], history: History, batch_losses: BatchLosses) -> None:
-    """Draw all windows of a run from scratch and have the server keep them."""
+    """Draw all windows of a run from scratch and have the server keep them. Raises `Refusal` if it does not."""
+
+    def draw(title: str, x: list, y: list, **options: Any) -> None:
+        if client.line(X=x, Y=y, win=title, env=env, opts={"title": title, **options}) != title:
+            raise Refusal("the server there is no Visdom")
+
     if history:
+        epochs = [row["epoch"] for row in history]
         for title, names in windows_of(columns):
-            points = [row["epoch"] for row in history]
-            client.line(
-                X=[[point] * len(names) for point in points] if len(names) > 1 else points,
-                Y=[[row[name] for name in names] for row in history] if len(names) > 1 else [r[names[0]] for r in history],
-                win=title, env=env,
-                opts={"title": title, "xlabel": "epoch", "legend": list(names), "markers": True, "markersize": 4},
+            lines = [[finite(row[name]) for name in names] for row in history]
+            several = len(names) > 1
+            draw(
+                title, [[epoch] * len(names) for epoch in epochs] if several else epochs,
+                lines if several else [line[0] for line in lines],
+                xlabel="epoch", legend=list(names), markers=True, markersize=4,
             )  # fmt: skip
     if batch_losses:
         steps, losses = zip(*batch_losses, strict=True)
-        options = {"title": BATCH_WINDOW, "xlabel": "step"}
-        client.line(X=list(steps), Y=list(losses), win=BATCH_WINDOW, env=env, opts=options)
+        draw(BATCH_WINDOW, list(steps), [finite(loss) for loss in losses], xlabel="step")
     client.save([env])
+
+
+def finite(value: float) -> float:
+    """The value, or not-a-number, which leaves a gap in a curve, for an infinite one, which the page cannot read."""
+    return value if math.isfinite(value) else math.nan
 
 
 def open_view(
