@@ -39,6 +39,9 @@ def run_script(get_parser: Callable[[], argparse.ArgumentParser], main: Callable
     or SIGTERM after saving.
     """
     args = get_parser().parse_args()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of pictures may not fit the terminal's encoding
     try:
         main(args)
         sys.stdout.flush()
@@ -52,12 +55,20 @@ def run_script(get_parser: Callable[[], argparse.ArgumentParser], main: Callable
         # The reader of our output (`| head`) has gone: nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # What is written through `write_whole` never comes here; a redirected output on a full disk does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        what = error.filename or "the output"
+        return complain(
+            f"{what}: cannot be read or written: {error.strerror or error}; free some space or check its rights", 2
+        )
     return 0
 
 
 def complain(message: str, status: int) -> int:
     """Print one line on stderr, under the script's name, and return `status`."""
-    print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # stderr may lie on the full disk that the message is about
+        print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 
