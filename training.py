@@ -7,6 +7,7 @@ pure function of the run's seed, the epoch and the step, so that a run that was 
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import signal
 import time
@@ -23,7 +24,7 @@ from tqdm import tqdm
 import parallel
 from augmentation import draw_crops, prepare
 from curves import VisdomView, draw_curves, thin
-from networks import check_weights
+from networks import check_weights, is_plain
 from pictures import Pictures
 from run_folder import (
     BEST,
@@ -78,6 +79,26 @@ class Progress:
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     batch_losses: list[tuple[int, float]] = field(default_factory=list)
+
+
+def read_progress(stored: Any, columns: tuple[str, ...]) -> Progress:
+    """A progress out of `last.pt`. Raises `ValueError` or `TypeError` for what is none."""
+    progress, fresh = Progress(**stored), Progress()
+    for name, value in vars(fresh).items():
+        kinds = (int, float) if isinstance(value, float) else (type(value),)
+        if type(getattr(progress, name)) not in kinds:
+            raise TypeError(f"{name} is of another type")
+    rows_fit = all(
+        isinstance(row, dict) and all(type(row.get(name)) in (int, float) for name in columns)
+        for row in progress.history
+    )
+    pairs_fit = all(
+        isinstance(pair, (tuple, list)) and [type(part) for part in pair] == [int, float]
+        for pair in progress.batch_losses
+    )
+    if not (rows_fit and pairs_fit and progress.epoch == len(progress.history) + 1 and progress.step >= 0):
+        raise ValueError("its history is not one")
+    return progress
 
 
 def split_evenly(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -167,15 +188,30 @@ class Loop:
         try:
             check_weights(self.task.net, state["net"], str(path))
             self.task.net.load_state_dict(state["net"])
-            self.task.optimizer.load_state_dict(state["optimizer"])
+            self.restore_optimizer(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            self.progress = Progress(**state["progress"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            self.progress = read_progress(state["progress"], self.task.columns)
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(f"{path}: does not fit this run ({type(error).__name__}); choose a new --run") from error
         if parallel.rank() == 0:
             self.write_views()
             done = f"epoch {self.progress.epoch - 1}" + f", step {self.progress.step}" * bool(self.progress.step)
             print(f"going on after {done} of {self.args.epochs} epochs")
+
+    def restore_optimizer(self, state: dict[str, Any]) -> None:
+        """Give the optimizer its state, on memory of its own. Raises `ValueError` for one of other weights.
+
+        Only its tensors are taken: what its settings are, the run's options say.
+        """
+        own = self.task.optimizer.state_dict()
+        parameters = [parameter for group in self.task.optimizer.param_groups for parameter in group["params"]]
+        for number, values in state["state"].items():
+            for value in values.values():
+                if isinstance(value, Tensor) and not (
+                    is_plain(value) and value.shape in (parameters[number].shape, torch.Size([]))
+                ):
+                    raise ValueError(f"the state of parameter {number} has another shape")
+        self.task.optimizer.load_state_dict(copy.deepcopy({**own, "state": state["state"]}))
 
     def save(self) -> None:
         """Write `best.pt`, if there is a better one, then `last.pt`, then the views of the history.
@@ -184,14 +220,10 @@ class Loop:
         """
         if parallel.rank() != 0:
             return
-        if not all(bool(tensor.isfinite().all()) for tensor in self.task.net.parameters()):
+        if not self.all_finite():
             return  # the last weights that were good stay; the losses will tell within a few steps
         began = time.monotonic()
-        if self.best_weights is not None:
-            best = {"format": BEST_FORMAT, **self.task.rebuild, "weights": self.best_weights}
-            best |= {"epoch": self.progress.best_epoch, "score": self.progress.best_score}
-            write_checkpoint(self.run / BEST, best)
-            self.best_weights = None
+        self.save_best()
         state = {
             "format": LAST_FORMAT,
             "net": self.task.net.state_dict(),
@@ -204,11 +236,24 @@ class Loop:
         self.saved_at = time.monotonic()
         self.saving_seconds = self.saved_at - began
 
+    def save_best(self) -> None:
+        """Write `best.pt`, if there are better weights than it holds."""
+        if self.best_weights is None or parallel.rank() != 0:
+            return
+        best = {"format": BEST_FORMAT, **self.task.rebuild, "weights": self.best_weights}
+        best |= {"epoch": self.progress.best_epoch, "score": self.progress.best_score}
+        write_checkpoint(self.run / BEST, best)
+        self.best_weights = None
+
+    def all_finite(self) -> bool:
+        """Whether all weights, and what batch norm has counted, are finite."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.task.net.state_dict().values())
+
     def write_views(self) -> None:
-        """Write `metrics.csv` and `curves.png`, and show the same in Visdom."""
+        """Write `metrics.csv` and, at the end of an epoch, `curves.png`; show the same in Visdom."""
         progress = self.progress
         write_metrics(self.run / METRICS, self.task.columns, progress.history)
-        if progress.history:
+        if progress.history and not progress.step:
             curves = draw_curves(self.task.columns, progress.history, progress.batch_losses)
             write_whole(self.run / CURVES, curves)
         self.show()
@@ -239,7 +284,7 @@ class Loop:
             "seconds": progress.train_seconds + time.monotonic() - validating,
         }
         progress.history.append(row)
-        if row[task.score] > progress.best_score:
+        if row[task.score] > progress.best_score and self.all_finite():
             progress.best_score, progress.best_epoch = row[task.score], progress.epoch
             self.best_weights = {name: value.detach().clone() for name, value in task.net.state_dict().items()}
         progress.batch_losses = thin(progress.batch_losses)
@@ -300,10 +345,10 @@ class Loop:
         return torch.stack([losses.detach().double().sum(), right.double().sum()])
 
     def draw_crops(self, batches: list[np.ndarray]) -> list[Tensor]:
-        """The crops of the epoch's pictures, on the device: for each batch, float [pictures, 2, 3]."""
+        """The crops of the epoch's pictures, on the device: for each batch, int64 [pictures, 4]."""
         sizes = [batch.size for batch in batches]
         seed = derive_seed(self.args.seed, "augmentation", self.progress.epoch)
-        drawn = draw_crops(sum(sizes), self.args.crop_area, seed).split(sizes)
+        drawn = draw_crops(sum(sizes), self.args.crop_area, self.equipment.pictures.side, seed).split(sizes)
         # Every process draws all, and keeps those of its part of each batch.
         width = batches[0].shape[1]
         mine = [part.unflatten(0, (-1, width))[parallel.rank() :: parallel.world()].flatten(0, 1) for part in drawn]
@@ -355,6 +400,7 @@ class Loop:
         """Count steps in a row whose loss is not finite; a few end the run with the checkpoints as they are."""
         self.not_finite = 0 if math.isfinite(loss) else self.not_finite + 1
         if self.not_finite == NOT_FINITE_IN_A_ROW:
+            self.save_best()
             names = [self.equipment.pictures.collection.paths[row] for row in batch.ravel()[:3].tolist()]
             raise UserError(
                 f"the loss stopped being finite in epoch {self.progress.epoch}, step {self.progress.step} (pictures "
