@@ -45,6 +45,11 @@ class Evaluated:
     styles: list[str]
     contents: list[str]
 
+    @property
+    def pictures(self) -> str:
+        """What was evaluated, in words."""
+        return "pictures" if self.metrics["split"] == "all" else f"{self.metrics['split']} pictures"
+
 
 def get_parser() -> argparse.ArgumentParser:
     """The options of the figures."""
@@ -111,7 +116,7 @@ def draw_map(stage: Evaluated, few_colours: bool) -> bytes:
         classes, number = number_classes(names, stage.metrics["confusion"]["classes"])
         panels.append((heading, number[rows], classes))
     points = sheets.project(stage.embeddings[torch.from_numpy(rows)])
-    title = f"After {stage.name.replace('stage', 'stage ')}: t-SNE of {len(rows)} {stage.metrics['split']} pictures"
+    title = f"After {stage.name.replace('stage', 'stage ')}: t-SNE of {len(rows)} {stage.pictures}"
     return sheets.draw_tsne(points, panels, title, few_colours=few_colours)
 
 
@@ -122,7 +127,7 @@ def draw_rows(stage: Evaluated, few_colours: bool) -> bytes:
     )
     queries = sheets.choose_queries(label, other, 1)
     found = sheets.nearest_rows(stage.embeddings, queries, 10)
-    title = f"After {stage.name.replace('stage', 'stage ')}: the ten nearest of {len(label)} {stage.metrics['split']} pictures"
+    title = f"After {stage.name.replace('stage', 'stage ')}: the ten nearest of {len(label)} {stage.pictures}"
     return sheets.draw_retrieval(
         stage.files, (stage.styles, stage.contents), queries, found, title, side=64, few_colours=few_colours
     )
