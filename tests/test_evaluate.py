@@ -151,7 +151,7 @@ def test_a_run_without_weights_yet_says_so(stage1_run: Path, tmp_path: Path) -> 
 def test_weights_that_give_no_finite_embedding_are_refused(stage2_run: Path, tmp_path: Path) -> None:
     run = copy_run(stage2_run, tmp_path / "run")
     checkpoint = torch.load(run / "best.pt", weights_only=True)
-    checkpoint["weights"]["embedding.bottleneck.bias"][0] = float("nan")
+    checkpoint["weights"]["embedding.bottleneck.weight"].fill_(3e38)  # finite, but what it makes is not
     (run / "best.pt").unlink()
     torch.save(checkpoint, run / "best.pt")
     with pytest.raises(UserError, match="no finite embedding"):
