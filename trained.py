@@ -129,8 +129,10 @@ def load_trained(run: Path | str, device: torch.device | str = "cpu") -> Trained
     if path.is_dir():
         path = path / BEST
         if not path.exists():
-            state = "has no best.pt yet; let it train" if (path.parent / CONFIG).exists() else "holds no run"
-            raise UserError(f"{run}: {state}, or give another run folder")
+            begun = (path.parent / CONFIG).exists()
+            raise UserError(
+                f"{run}: has no {BEST} yet; let it train" if begun else f"{run}: holds no run; correct the path"
+            )
     elif not path.exists():
         raise UserError(f"{run}: no such run; train one with classification_net.py, or correct the path")
     return TrainedNet(read_checkpoint(path, BEST_FORMAT), str(path)).to(device)
