@@ -13,9 +13,9 @@ DEMO := --data data/demo --resume
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/python demo.py data/demo
-	$(BIN)/python classification_net.py $(DEMO) --run runs/demo/stage1 --image-size 96 --epochs 12
-	$(BIN)/python train.py $(DEMO) --stage1 runs/demo/stage1 --run runs/demo/stage2 --epochs 8
+	$(BIN)/python demo.py data/demo --per-cell 16
+	$(BIN)/python classification_net.py $(DEMO) --run runs/demo/stage1 --image-size 96 --epochs 10
+	$(BIN)/python train.py $(DEMO) --stage1 runs/demo/stage1 --run runs/demo/stage2 --epochs 5
 	$(BIN)/python evaluate.py runs/demo/stage1 runs/demo/stage2
 	@echo
 	@echo "What came out: distance in runs/demo/stage2 means style; the table above has the numbers, and"
