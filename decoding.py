@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 # More pixels than any photograph worth training on, and at three bytes each still a bounded piece of memory.
 MAX_PIXELS = 100_000_000
+STRIP = 4_000_000  # pixels that are converted at a time
 MAX_BYTES = 1_000_000_000  # of a file: above any picture of that many pixels
 
 # The pictures that are tried, whatever a file calls itself. Pillow knows more, some of which run other programs.
@@ -67,7 +68,7 @@ def read_bytes(path: Path | str) -> bytes:
         if status.st_size > MAX_BYTES:
             raise UnreadablePicture(f"has {status.st_size} bytes, more than {MAX_BYTES // 1_000_000} million")
         with open(path, "rb") as file:  # noqa: PTH123
-            data = file.read(MAX_BYTES)
+            data = file.read(status.st_size)
     except OSError as error:
         raise UnreadablePicture(f"cannot be read: {error.strerror}") from error
     except ValueError as error:  # a name that no file can have
@@ -104,15 +105,26 @@ def jpeg_is_cut_short(data: bytes) -> bool:
 def decode_other(image: Image.Image) -> np.ndarray:
     """Decode what is no plain JPEG with Pillow, which knows palettes, transparency, 16 bits, CMYK and frames."""
     image.load()
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return np.repeat(to_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=image.getchannel("A"))
-        return np.asarray(white)
-    return np.asarray(image.convert("RGB"))
+    width, height = image.size
+    picture = np.empty((height, width, 3), dtype=np.uint8)
+    rows = max(1, STRIP // width)  # at a time: each step below is a copy
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        picture[top:bottom] = np.asarray(lay_on_white(image.crop((0, top, width, bottom))))
+    return picture
+
+
+def lay_on_white(image: Image.Image) -> Image.Image:
+    """Turn a picture of any mode into RGB, on white where it is transparent."""
+    if not (image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info):
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white
 
 
 def to_eight_bits(grey: np.ndarray) -> np.ndarray:
