@@ -43,8 +43,8 @@ from retrieval import nearest_class, nearest_has_same, rank_all
 from run_folder import describe_device
 from show import add_show_options, show_pictures
 from triplet_network import triplet_losses
-from triplets import draw_triplets, read_triplets
-from utils import UserError, choose_device, derive_seed, run_script, write_json, write_whole
+from triplets import draw_fixed, read_triplets
+from utils import UserError, choose_device, run_script, write_json, write_whole
 
 DEFINITIONS = {
     "accuracy": "stage 1: share of pictures whose highest class score is that of their own class",
@@ -64,7 +64,6 @@ count as one step in average precision; elsewhere the other style comes first. A
 queries nothing. Every number is a mean over pictures (per_style: over that style's), between 0 and 1; null where
 labels are missing. `chance` is what embeddings at random would reach. For a run with --label content, style and
 content change places in all of this."""
-FIXED_TRIPLETS = 10  # for each picture as the anchor
 MOST_POINTS = 5000  # in a t-SNE map: more would hide each other, and take minutes
 
 
@@ -236,15 +235,10 @@ def fixed_triplets(run: Run, collection: Collection, case: Case, own: bool, spli
     number = np.full(len(collection), -1, dtype=np.int64)
     other = number.copy()
     number[rows], other[rows] = case.label, case.other
-    known = case.label >= 0
-    counts = np.bincount(case.label[known], minlength=1)
-    usable = rows[known & (counts[case.label] > 1)]
-    if len(np.unique(number[usable])) < 2:
+    known = rows[case.label >= 0]
+    if (np.bincount(number[known], minlength=1) > 1).sum() < 2:
         return np.empty((0, 3), dtype=np.int64)
-    seeds = [
-        derive_seed(run.settings.get("split_seed", 0), "validation triplets", part) for part in range(FIXED_TRIPLETS)
-    ]
-    return np.searchsorted(rows, np.concatenate([draw_triplets(number, other, usable, seed) for seed in seeds]))
+    return np.searchsorted(rows, draw_fixed(number, other, known, run.settings.get("split_seed", 0)))
 
 
 # Numbers.

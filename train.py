@@ -28,7 +28,7 @@ from run_folder import BEST, BEST_FORMAT, read_checkpoint, read_split, settle_op
 from session import Session, get_stage_parser, open_session, positive_number, share_below_one
 from training import Progress, Task, predict, split_evenly, train
 from triplet_network import Branch, TripletNet, batch_losses, triplet_losses
-from triplets import count_fallbacks, draw_balanced_batches, draw_epoch, draw_triplets, read_triplets
+from triplets import count_fallbacks, draw_balanced_batches, draw_epoch, draw_fixed, read_triplets
 from utils import UserError, derive_seed, run_script
 
 COLUMNS = (
@@ -37,7 +37,6 @@ COLUMNS = (
 )  # fmt: skip
 BOTTLENECK_LENGTH = 3.0  # of stage 1's embeddings, on average, when stage 2 starts
 SCALING_PICTURES = 512  # on which that average is taken
-VAL_TRIPLETS = 10  # fixed validation triplets for each validation picture as the anchor
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -185,8 +184,8 @@ def choose_triplets(
 
         return shuffle, given["val"]
     number, other = label_and_other(collection, label)
-    train_rows, val_rows = collection.rows("train"), with_a_partner(number, collection.rows("val"))
-    if len(np.unique(number[val_rows])) < 2:
+    train_rows, val_rows = collection.rows("train"), collection.rows("val")
+    if (np.bincount(number[val_rows]) > 1).sum() < 2:
         raise UserError(
             f"{collection.source}: has too few pictures to validate triplets on, which takes two {label}s with two "
             f"validation pictures each; add pictures"
@@ -199,14 +198,7 @@ def choose_triplets(
             return draw_balanced_batches(number, other, train_rows, args.batch_size, seed)
         return split_evenly(draw_epoch(number, other, train_rows, args.seed, epoch), args.batch_size)
 
-    seeds = [derive_seed(args.split_seed, "validation triplets", part) for part in range(VAL_TRIPLETS)]
-    return draw, np.concatenate([draw_triplets(number, other, val_rows, seed) for seed in seeds])
-
-
-def with_a_partner(number: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Those of the rows, int64 [n], whose class has a second picture among them to be the positive."""
-    counts = np.bincount(number[rows], minlength=number.max() + 1)
-    return rows[counts[number[rows]] > 1]
+    return draw, draw_fixed(number, other, val_rows, args.split_seed)
 
 
 def warn_of_fallbacks(number: np.ndarray, other: np.ndarray, rows: np.ndarray) -> None:

@@ -112,6 +112,17 @@ def draw_epoch(label: np.ndarray, other: np.ndarray, rows: np.ndarray, seed: int
     return draw_triplets(label, other, order, derive_seed(seed, "triplets", epoch))
 
 
+def draw_fixed(label: np.ndarray, other: np.ndarray, rows: np.ndarray, split_seed: int) -> np.ndarray:
+    """The triplets that validation and evaluation measure, the same each time: int64 [10 n, 3].
+
+    Ten for each of `rows`, int64 [n], as the anchor, except for pictures without a second one of their label.
+    """
+    counts = np.bincount(label[rows], minlength=label.max() + 1)
+    usable = rows[counts[label[rows]] > 1]
+    seeds = [derive_seed(split_seed, "validation triplets", part) for part in range(10)]
+    return np.concatenate([draw_triplets(label, other, usable, seed) for seed in seeds])
+
+
 def draw_balanced_batches(
     label: np.ndarray, other: np.ndarray, rows: np.ndarray, batch_size: int, seed: int
 ) -> list[np.ndarray]:
