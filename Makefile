@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# A process for each processor, up to four, and a thread in each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 DEMO := --data data/demo --resume
 
 .PHONY: demo figures test test-all lint clean
@@ -28,10 +30,10 @@ figures: demo
 	$(BIN)/python figures.py --runs runs/demo --out images
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: .venv/installed lint
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

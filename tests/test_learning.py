@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import QUICK, run_main
+from conftest import QUIET, run_main
 
 import classification_net
 import train
@@ -54,10 +54,22 @@ def last_row(run: Path) -> dict[str, float]:
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_both_stages_learn_from_every_seed(shapes, tmp_path, seed):
     common = ("--data", shapes, "--seed", seed)
-    run_main(classification_net, *common, "--run", tmp_path / "1", "--epochs", 10, "--batch-size", 32, *QUICK)
+    run_main(
+        classification_net,
+        *common,
+        "--run",
+        tmp_path / "1",
+        "--epochs",
+        10,
+        "--batch-size",
+        32,
+        "--image-size",
+        64,
+        *QUIET,
+    )
     stage1 = last_row(tmp_path / "1")
     assert stage1["val_accuracy"] > 0.6, "chance is 0.33"
-    run_main(train, *common, "--stage1", tmp_path / "1", "--run", tmp_path / "2", "--epochs", 4, *QUICK[2:])
+    run_main(train, *common, "--stage1", tmp_path / "1", "--run", tmp_path / "2", "--epochs", 4, *QUIET)
     stage2 = last_row(tmp_path / "2")
     assert stage2["val_triplet_accuracy"] > 0.8, "chance is 0.5"
     assert stage2["val_map"] > 0.6, "chance is 0.35"

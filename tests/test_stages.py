@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, run_command, run_main
+from conftest import QUICK, QUIET, SMALL, run_command, run_main
 
 import classification_net
 import train
@@ -94,7 +94,7 @@ def test_stage_2_starts_from_the_best_weights_of_stage_1(stage1_run, collection,
     # A rate so small that nothing moves, though a zero becomes an even smaller number: stage 2 saves what it loaded.
     run_main(
         train, "--data", collection, "--stage1", stage1_run, "--run", tmp_path / "s2", "--epochs", 1, "--lr", 1e-30,
-        *QUICK[2:],
+        *QUIET,
     )  # fmt: skip
     loaded = torch.load(stage1_run / "best.pt", weights_only=True)["weights"]
     saved = torch.load(tmp_path / "s2" / "best.pt", weights_only=True)["weights"]
@@ -105,9 +105,7 @@ def test_stage_2_starts_from_the_best_weights_of_stage_1(stage1_run, collection,
 
 def test_the_content_pipeline_is_the_same_two_scripts(collection, tmp_path):
     common = ("--data", collection, "--epochs", 1, "--no-visdom")
-    run_main(
-        classification_net, "--label", "content", "--run", tmp_path / "1", "--arch", "resnet18", *QUICK[:2], *common
-    )
+    run_main(classification_net, "--label", "content", "--run", tmp_path / "1", *SMALL, *common)
     run_main(train, "--stage1", tmp_path / "1", "--run", tmp_path / "2", *common)
     best = torch.load(tmp_path / "2" / "best.pt", weights_only=True)
     assert best["label"] == "content" and len(best["classes"]) == 9 and best["arch"] == "resnet18"
@@ -122,7 +120,7 @@ def test_stage_2_takes_triplets_from_a_file_even_without_styles(stage1_run, coll
     (tmp_path / "triplets.txt").write_text("\n".join(lines))
     run_main(
         train, "--data", collection, "--filenames", tmp_path / "names.txt", "--triplets", tmp_path / "triplets.txt",
-        "--stage1", stage1_run, "--run", tmp_path / "s2", "--epochs", 1, *QUICK[2:],
+        "--stage1", stage1_run, "--run", tmp_path / "s2", "--epochs", 1, *QUIET,
     )  # fmt: skip
     row = read_rows(tmp_path / "s2" / "metrics.csv")[0]
     assert row["val_map"] == "" and 0 <= float(row["val_triplet_accuracy"]) <= 1
@@ -131,7 +129,7 @@ def test_stage_2_takes_triplets_from_a_file_even_without_styles(stage1_run, coll
 def test_stage_2_refuses_a_split_that_leaks_stage_1s_training_pictures(stage1_run, collection, tmp_path):
     with pytest.raises(UserError, match="trained on are now for validation or test.*--split-seed"):
         run_main(
-            train, "--data", collection, "--stage1", stage1_run, "--run", tmp_path / "s2", "--split-seed", 1, *QUICK[2:]
+            train, "--data", collection, "--stage1", stage1_run, "--run", tmp_path / "s2", "--split-seed", 1, *QUIET
         )
 
 
@@ -139,7 +137,7 @@ def test_stage_2_refuses_a_stage_1_of_other_classes(stage1_run, collection, tmp_
     fewer = tmp_path / "fewer"
     shutil.copytree(collection, fewer, ignore=shutil.ignore_patterns("index.csv", "Comic", ".pictures", "demo.json"))
     with pytest.raises(UserError, match="was trained on the styles .*Comic"):
-        run_main(train, "--data", fewer, "--stage1", stage1_run, "--run", tmp_path / "s2", *QUICK[2:])
+        run_main(train, "--data", fewer, "--stage1", stage1_run, "--run", tmp_path / "s2", *QUIET)
 
 
 # What bad input gets: one line on stderr, exit status 2, no traceback.
@@ -207,7 +205,7 @@ def test_resuming_on_other_data_is_refused(stage1_run, collection, tmp_path):
     shutil.copytree(collection, other, ignore=shutil.ignore_patterns(".pictures", "index.csv"))
     (other / "Comic/bird/bird_0000.jpg").unlink()
     with pytest.raises(UserError, match="is not the data that the run"):
-        run_main(classification_net, "--data", other, "--run", stage1_run, "--resume", *QUICK[2:])
+        run_main(classification_net, "--data", other, "--run", stage1_run, "--resume", *QUIET)
 
 
 def test_every_option_is_read_somewhere():
