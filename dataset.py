@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import re
 import stat
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -280,7 +281,7 @@ def read_integers(path: Path, columns: int) -> np.ndarray:
     table = []
     for line, text in enumerate(read_lines(path), 1):
         words = text.replace(",", " ").split()
-        if len(words) != columns or not all(len(word) < 16 and word.lstrip("-").isdecimal() for word in words):
+        if len(words) != columns or not all(re.fullmatch("-?[0-9]{1,15}", word) for word in words):
             raise UserError(f"{path}, line {line}: expected {columns} integer(s), found '{text[:60]}'")
         table.append([int(word) for word in words])
     return np.array(table, dtype=np.int64)

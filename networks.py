@@ -91,19 +91,24 @@ def rebuild(checkpoint: dict[str, Any], where: str) -> tuple[EmbeddingNet, Style
     The net is made without memory of its own, compared with the weights in the file, and only then filled.
     Raises `UserError` for a checkpoint that does not describe a net of this project or does not fit it.
     """
-    arch, width = checkpoint.get("arch"), checkpoint.get("embedding_dim")
-    classes, weights, dropout = checkpoint.get("classes"), checkpoint.get("weights"), checkpoint.get("dropout")
-    sound = isinstance(width, int) and 0 < width < 2**20 and isinstance(classes, list) and isinstance(dropout, float)
-    if arch not in BACKBONES or not sound or not 0 <= dropout < 1:
+    arch, width, dropout = (checkpoint.get(name) for name in ("arch", "embedding_dim", "dropout"))
+    classes, weights, stage = (checkpoint.get(name) for name in ("classes", "weights", "stage"))
+    if (
+        not (type(stage) is int and stage in (1, 2))
+        or not (isinstance(arch, str) and arch in BACKBONES)
+        or not (type(width) is int and 0 < width <= MAX_EMBEDDING_DIM)
+        or not (type(dropout) is float and 0 <= dropout < 1)
+        or not (isinstance(classes, list) and len(classes) <= MAX_CLASSES)
+    ):
         raise UserError(f"{where}: does not say which net it holds; is it a best.pt of this project?")
     with torch.device("meta"):
         classifier = StyleClassifier(EmbeddingNet(arch, width, dropout), len(classes))
         stage2 = nn.ModuleDict({"embedding": classifier.embedding})
-    net = classifier if checkpoint.get("stage") == 1 else stage2
+    net = classifier if stage == 1 else stage2
     check_weights(net, weights, where)
     net.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
     embedding = classifier.embedding.eval().requires_grad_(False)
-    return embedding, classifier.eval() if checkpoint.get("stage") == 1 else None
+    return embedding, classifier.eval() if stage == 1 else None
 
 
 def check_weights(module: nn.Module, state: Any, where: str) -> None:

@@ -84,7 +84,7 @@ def check_settings(stored: dict[str, Any], parser: argparse.ArgumentParser, wher
             if isinstance(action.default, bool) or value is None:
                 fits = type(value) is type(action.default)
             else:
-                converted = action.type(str(value)) if action.type else value
+                converted = (action.type or str)(str(value))
                 fits = converted == value and not isinstance(value, bool)
                 fits = fits and type(value) in (str, int, float) and (action.choices is None or value in action.choices)
         except (ValueError, TypeError, OverflowError, argparse.ArgumentTypeError):
@@ -168,11 +168,14 @@ def write_split(path: Path, collection: Collection) -> None:
     """Write every picture's path, style, content, group and split, and the index's further columns, as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(["path", "style", "content", "group", "split", *collection.extra])
     for row, name in enumerate(collection.paths):
         group = "" if collection.group[row] == f"path:{name}" else collection.group[row]
-        cells = (name, collection.style_name(row), collection.content_name(row), group, collection.split[row])
-        writer.writerow([*cells, *(column[row] for column in collection.extra.values())])
+        cells = [name, collection.style_name(row), collection.content_name(row), group, collection.split[row]]
+        cells += [column[row] for column in collection.extra.values()]
+        # Python's writer leaves a carriage return unquoted, at which its reader would then begin a new line.
+        (quoting if any("\r" in cell for cell in cells) else writer).writerow(cells)
     write_whole(path, text.getvalue())
 
 

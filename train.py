@@ -26,6 +26,7 @@ from networks import EmbeddingNet, rebuild
 from retrieval import mean_average_precision
 from run_folder import BEST, BEST_FORMAT, read_checkpoint, read_split, settle_options
 from session import Session, get_stage_parser, open_session, positive_number, share_below_one
+from trained import check_description
 from training import Progress, Task, predict, split_evenly, train
 from triplet_network import Branch, TripletNet, batch_losses, triplet_losses
 from triplets import count_fallbacks, draw_balanced_batches, draw_epoch, draw_fixed, read_triplets
@@ -77,6 +78,7 @@ def main(args: argparse.Namespace) -> None:
     args = settle_options(args, get_parser())
     stage1 = read_checkpoint(Path(args.stage1) / BEST, BEST_FORMAT)
     embedding, _ = rebuild(stage1, str(Path(args.stage1) / BEST))
+    check_description(stage1, str(Path(args.stage1) / BEST))
     label, colours = stage1["label"], (tuple(stage1["colour_mean"]), tuple(stage1["colour_deviation"]))
     # Triplets on pictures of unknown style: only stage 1 can say what was for training.
     known = read_split(Path(args.stage1)) if args.triplets and args.filenames and not args.labels else None
