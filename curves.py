@@ -151,6 +151,7 @@ class VisdomView:
                 if self._ending.is_set():
                     return
                 continue
+            connected = client is not None
             try:
                 client = client or connect(self._server, self._port, self.env)
                 began = time.monotonic()
@@ -165,14 +166,17 @@ class VisdomView:
                 return
             except Exception as error:  # whatever goes wrong in a view, the next try may be right
                 client = None
+                with self._lock:
+                    self._latest = self._latest or state
+                if connected:  # the server may have been restarted: a new connection tells
+                    self._wake.set()
+                    continue
                 if not complained:
                     self._say(
                         f"visdom: no curves at {self.address} ({reason(error)}); training goes on. Start a server with "
                         f"`python -m visdom.server -port {self._port} -bind_local` and they appear"
                     )
                 complained = True
-                with self._lock:
-                    self._latest = self._latest or state
                 if self._ending.is_set():
                     return
             if self._ending.wait(SECONDS_BETWEEN_TRIES if complained else pause) or complained:
