@@ -176,8 +176,9 @@ def test_a_huge_picture_is_refused_in_little_memory(tmp_path, server):
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, process.stderr.read()
-    # One decoded would take 2.7 GB; the program with its packages takes about 0.4.
-    assert usage.ru_maxrss < 1_000_000
+    # One decoded would take 2.7 GB. The program with its packages takes about 0.4, but the largest size that the system
+    # reports of a process can be its parent's, the tests', at the moment it was forked.
+    assert usage.ru_maxrss < 2_000_000
     assert json.loads((tmp_path / "out/harvest.json").read_text())["styles"]["Comic"]["reasons"] == {
         "too many pixels": 8
     }
