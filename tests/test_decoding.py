@@ -15,12 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from running import get_server
 
+from dataset import read_collection
 from decoding import UnreadablePicture, decode, to_square
+from pictures import open_pictures
+from trained import load_trained
 
 MANGLED = 2_400  # files, in the default run
 HEIGHT, WIDTH = 48, 64
@@ -331,3 +335,19 @@ def test_any_edit_of_a_good_file_gives_a_picture_or_a_refusal(kind, edits, keep,
         assert str(error)
         return
     assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3 and picture.size > 0
+
+
+def test_training_evaluation_and_search_see_the_same_pixels(stage1_run, tmp_path):
+    """Turned, transparent, CMYK and other pictures give the same square through the cache, without it, and in use."""
+    kinds = ("turned.jpeg", "alpha.png", "cmyk.jpeg", "16-bit.png", "palette.png", "animated.gif")
+    for kind in kinds:
+        (tmp_path / "style").mkdir(exist_ok=True)
+        (tmp_path / "style" / f"{kind}.png").write_bytes(GOOD[kind])
+    collection = read_collection(tmp_path)
+    net = load_trained(stage1_run)
+    used = net.to_squares([tmp_path / path for path in collection.paths])
+    for cache in ("disk", "none"):
+        pictures, unreadable = open_pictures(collection, net.image_size, torch.device("cpu"), cache=cache)
+        (trained_on,) = pictures.batches([np.arange(len(collection))])
+        pictures.close()
+        assert len(unreadable) == 0 and np.array_equal(trained_on.numpy(), used)
