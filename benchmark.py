@@ -21,7 +21,9 @@ import argparse
 import contextlib
 import csv
 import gc
+import io
 import itertools
+import multiprocessing
 import platform
 import statistics
 import subprocess
@@ -29,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,13 +95,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, print a table, write the JSON file if asked to; return what it holds."""
-    device = choose_device(args.device)
+    choose_device(args.device)  # complain before the pictures are drawn
     with tempfile.TemporaryDirectory(prefix="benchmark-", ignore_cleanup_errors=True) as scratch:
         folder = Path(args.data) if args.data else write_pictures(Path(scratch) / "pictures", args.whole)
-        if args.whole:
-            found = measure_whole(args, folder, Path(scratch), device)
-        else:
-            found = measure_all(args, folder, Path(scratch), device)
+        found = (measure_whole if args.whole else measure_all)(args, folder, Path(scratch))
     if args.json:
         write_json(Path(args.json), found)
     return found
@@ -156,7 +156,6 @@ class Contender:
     warm_up: int = 1  # steps before each turn's clock starts
     speeds: list[float] = field(default_factory=list)  # pictures a second, one for each turn
     step_seconds: float = 0.0
-    memory: int = 0  # bytes at the peak
 
 
 @dataclass
@@ -302,13 +301,13 @@ def ours_input(bench: Bench) -> dict[str, Contender]:
         return seen
 
     held = torch.cat(list(pictures.batches(split_evenly(bench.rows[:IN_MEMORY], size))))
-    places = torch.from_numpy(generator.choice(len(held), size)).to(bench.device)
+    places = torch.from_numpy(generator.choice(len(held), (IN_MEMORY, size))).to(bench.device)
 
     def run_ceiling(steps: int) -> int:
-        for _ in range(steps):
-            held.index_select(0, places)
+        for step in range(steps):
+            held.index_select(0, places[step % IN_MEMORY])
         bench.wait()
-        return steps * len(places)
+        return steps * size
 
     return {"ours": Contender(run), "prepared": Contender(run_prepared), "ceiling": Contender(run_ceiling)}
 
@@ -316,35 +315,33 @@ def ours_input(bench: Bench) -> dict[str, Contender]:
 # Taking turns.
 
 
-def memory_in_use(device: torch.device, restart: bool = False) -> int:
-    """Bytes in use at the peak since the last restart: of the GPU's memory, or of this process where there is none.
+def peak_memory(args: argparse.Namespace, folder: Path, scratch: Path, what: str, name: str, workers: int) -> int:
+    """Bytes that the plain recipe or ours takes at the peak of two steps, with its net; measured in a new process.
 
-    `restart` returns what is in use now and counts anew. 0 where the system does not tell.
+    Of the GPU's memory, without pictures that are kept there; or of the main process's, where there is no GPU.
     """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(peak_memory_here, args, folder, scratch, what, name, workers).result()
+
+
+def peak_memory_here(args: argparse.Namespace, folder: Path, scratch: Path, what: str, name: str, workers: int) -> int:
+    """What `peak_memory` has its process do."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        bench, _ = get_ready(args, folder, scratch)
+    before = memory_until_now(bench.device)
+    contender = plain(bench, what, workers) if name == "plain" else ours_and_ceiling(bench, int(what[-1]))[0]
+    contender.run(2)
+    return memory_until_now(bench.device) - before
+
+
+def memory_until_now(device: torch.device) -> int:
+    """Bytes in use at the peak of this process: of the GPU's memory, or of its own where there is none (on Linux)."""
     if device.type == "cuda":
-        if restart:
-            torch.cuda.synchronize(device)
-            torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if not status.exists():
         return 0
-    if restart:
-        with contextlib.suppress(OSError):  # not every container allows it; then the peak is that of the whole run
-            Path("/proc/self/clear_refs").write_text("5")
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])
-
-
-def start_contenders(bench: Bench, make: Callable[[], list[Contender]]) -> list[Contender]:
-    """Set contenders up and run each once; notes the first one's memory, which includes its net and optimizer."""
-    gc.collect()
-    before = memory_in_use(bench.device, restart=True)
-    contenders = make()
-    for contender in contenders:
-        contender.run(2)
-        contenders[0].memory = contenders[0].memory or memory_in_use(bench.device) - before
-    return contenders
+    return 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
 
 
 def take_turn(contender: Contender, seconds: float) -> None:
@@ -379,15 +376,16 @@ def choose_workers(bench: Bench) -> int:
 
 def measure(bench: Bench, what: str, workers: int) -> dict[str, Contender]:
     """Set up and measure the contenders of "input", "stage1" or "stage2" in turns."""
-    contenders = {"plain": start_contenders(bench, lambda: [plain(bench, what, workers)])[0]}
     if what == "input":
-        contenders |= ours_input(bench)
+        contenders = ours_input(bench)
     else:
-        ours = start_contenders(bench, lambda: list(ours_and_ceiling(bench, int(what[-1]))))
-        contenders |= dict(zip(("ours", "ceiling"), ours, strict=True))
+        contenders = dict(zip(CONTENDERS[1:], ours_and_ceiling(bench, int(what[-1])), strict=True))
+    contenders["plain"] = plain(bench, what, workers)
+    for contender in contenders.values():
+        contender.run(2)
     for _ in range(bench.args.repeats):
-        for name in sorted(contenders, reverse=True, key=lambda name: name != "plain"):
-            take_turn(contenders[name], bench.args.seconds)
+        for contender in contenders.values():
+            take_turn(contender, bench.args.seconds)
         time.sleep(min(1.0, bench.args.seconds))  # while the plain recipe's workers fill their queue again
     return contenders
 
@@ -397,56 +395,69 @@ def ratio(first: Contender, second: Contender) -> float:
     return statistics.median(one / other for one, other in zip(first.speeds, second.speeds, strict=True))
 
 
-def measure_all(args: argparse.Namespace, folder: Path, scratch: Path, device: torch.device) -> dict[str, Any]:
-    """Measure the input and both stages; print the table; return the numbers."""
-    precision = choose_precision(args.amp, device)
+def get_ready(args: argparse.Namespace, folder: Path, scratch: Path) -> tuple[Bench, float]:
+    """Open the pictures on the device; also returns the seconds that it took."""
+    device = choose_device(args.device)
     if device.type == "cpu":
         keep_freed_memory()  # as training does; the plain recipe gains a little by it too
+    precision = choose_precision(args.amp, device)
     collection = read_collection(folder)
     check_trainable(collection, "style")
-    began = time.perf_counter()
     cache = None if args.data else scratch / "cache"
+    began = time.perf_counter()
     pictures, unreadable = open_pictures(collection, args.image_size, device, cache=args.cache, cache_dir=cache)
-    reading = time.perf_counter() - began
+    opening = time.perf_counter() - began
     equipment = Equipment(pictures, device, precision, args.image_size, COLOURS["centred"])
-    bench = Bench(args, device, collection.without(unreadable), equipment, scratch)
+    return Bench(args, device, collection.without(unreadable), equipment, scratch), opening
+
+
+def measure_all(args: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, Any]:
+    """Measure the input and both stages; print the table; return the numbers."""
+    bench, opening = get_ready(args, folder, scratch)
+    precision = bench.equipment.precision
     name = "full precision" if precision is None else str(precision).removeprefix("torch.")
-    found: dict[str, Any] = {"machine": describe_machine(device), "precision": name, "batch_size": args.batch_size,
-                             "image_size": args.image_size, "pictures": len(collection), "opening_seconds": reading,
-                             "plain_workers": choose_workers(bench)}  # fmt: skip
-    print(f"{found['machine']}\n{len(collection)} pictures, batches of {args.batch_size} at {args.image_size} px; ours in "
-          f"{name}; the plain recipe with {found['plain_workers']} workers; medians of {args.repeats} rounds, pictures a "
-          f"second\nopening the pictures, once: {reading:.1f} s\n")  # fmt: skip
+    workers = choose_workers(bench)
+    found: dict[str, Any] = {"machine": describe_machine(bench.device), "precision": name, "plain_workers": workers,
+                             "batch_size": args.batch_size, "image_size": args.image_size, "opening_seconds": opening,
+                             "pictures": len(bench.collection)}  # fmt: skip
+    print(f"{found['machine']}\n{len(bench.collection)} pictures, batches of {args.batch_size} at {args.image_size} px; ours "
+          f"in {name}; the plain recipe with {workers} workers\nopening the pictures, once: {opening:.1f} s\n"
+          f"pictures a second, medians of {args.repeats} rounds:\n")  # fmt: skip
     print(f"{'':10}{'plain':>10}{'ours':>10}{'ceiling':>10}{'ours/plain':>12}{'ours/ceiling':>14}   peak memory")
     for what in args.only:
-        found |= report(what, measure(bench, what, found["plain_workers"]))
+        contenders = measure(bench, what, workers)
+        numbers = report(what, contenders)
+        del contenders
         gc.collect()
-    pictures.close()
+        memory = {}
+        if what != "input":
+            memory = {each: peak_memory(args, folder, scratch, what, each, workers) for each in CONTENDERS[:2]}
+        print("   " + ", ".join(f"{each} {size / 1e9:.2f} GB" for each, size in memory.items() if size), flush=True)
+        found[what] = numbers | {"peak_bytes": memory}
+    bench.pictures.close()
     return found
 
 
 def report(what: str, contenders: dict[str, Contender]) -> dict[str, Any]:
-    """Print one line of the table; return its numbers under the name of what was measured."""
+    """Print what the table says of speed, without the line's end; return the numbers."""
     speed = {name: statistics.median(contender.speeds) for name, contender in contenders.items()}
     gain, reached = ratio(contenders["ours"], contenders["plain"]), ratio(contenders["ours"], contenders["ceiling"])
-    memory = {name: contenders[name].memory for name in CONTENDERS[:2] if contenders[name].memory}
-    said = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in memory.items())
-    print(
-        f"{what:10}" + "".join(f"{speed[name]:10.0f}" for name in CONTENDERS) + f"{gain:11.2f}x{reached:14.3f}   {said}"
-    )
-    numbers: dict[str, Any] = {name: speed[name] for name in speed}
     if "prepared" in speed:
-        print(f"{'prepared':10}{speed['plain']:10.0f}{speed['prepared']:10.0f}{'':10}"
-              f"{ratio(contenders['prepared'], contenders['plain']):11.2f}x")  # fmt: skip
+        prepared = ratio(contenders["prepared"], contenders["plain"])
+        print(f"{'prepared':10}{speed['plain']:10.0f}{speed['prepared']:10.0f}{'':10}{prepared:11.2f}x")
+    print(
+        f"{what:10}" + "".join(f"{speed[name]:10.0f}" for name in CONTENDERS) + f"{gain:11.2f}x{reached:14.3f}", end=""
+    )
     rounds = {name: contender.speeds for name, contender in contenders.items()}
-    return {what: numbers | {"ours/plain": gain, "ours/ceiling": reached, "peak_bytes": memory, "rounds": rounds}}
+    return {**speed, "ours/plain": gain, "ours/ceiling": reached, "rounds": rounds}
 
 
 # The whole method.
 
 
-def measure_whole(args: argparse.Namespace, folder: Path, scratch: Path, device: torch.device) -> dict[str, Any]:
+def measure_whole(args: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, Any]:
     """Train both stages by their commands; print and return what they took, the first reading of the pictures apart."""
+    device = choose_device(args.device)
     began = time.perf_counter()
     collection = read_collection(folder)
     indexing = time.perf_counter() - began
