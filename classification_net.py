@@ -3,7 +3,7 @@
     python classification_net.py --data DIR                       # writes runs/stage1
     python classification_net.py --data DIR --resume              # goes on with it after it was stopped
     python classification_net.py --data DIR --label content --run runs/content1     # the content pipeline
-    torchrun --nproc_per_node=8 classification_net.py --data DIR  # on eight GPUs
+    torchrun --nproc_per_node=8 -- classification_net.py --data DIR  # on eight GPUs
 
 AlexNet -> 256-d bottleneck -> softmax, categorical cross-entropy, Adam at 0.001, 30 epochs: the pre-training of the
 style half of "Sketching with Style" (Collomosse et al., ICCV 2017). Then run `train.py`.

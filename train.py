@@ -3,7 +3,7 @@
     python train.py --data DIR                         # starts from runs/stage1, writes runs/stage2
     python train.py --data DIR --resume                # goes on with it after it was stopped
     python train.py --filenames F --triplets T         # triplets from a file: lines `a b c`, a nearer to c than to b
-    torchrun --nproc_per_node=8 train.py --data DIR    # on eight GPUs
+    torchrun --nproc_per_node=8 -- train.py --data DIR    # on eight GPUs
 
 Three branches that share all their weights, margin ranking loss on Euclidean distances, SGD at 0.001, 50 epochs.
 Anchor and positive share the style and differ in content; the negative has another style and the anchor's content
