@@ -145,6 +145,8 @@ def open_pictures(
         try:
             squares, state = read_squares(collection, side, folder, workers)
             unreadable = np.flatnonzero(state == UNREADABLE)
+            if device.type == "cpu" or cache == "disk":
+                print(f"pictures: decoded once, into a memory map of {squares.numel() / 1e9:.1f} GB in {folder}")
         except CannotKeep as error:
             if cache != "auto":
                 raise UserError(f"{error}; choose another folder with --cache-dir, or --cache none") from error
@@ -182,9 +184,12 @@ def find_unreadable(collection: Collection, side: int, workers: int) -> np.ndarr
             return False
         return True
 
-    with ThreadPoolExecutor(workers) as pool:
-        rows = range(len(collection))
-        found = list(tqdm(pool.map(readable, rows), "checking pictures", len(rows), disable=None, leave=False))
+    found: list[bool] = []
+    bar = tqdm(total=len(collection), desc="checking pictures", disable=None, leave=False)
+    with bar, ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(collection), CHUNK):
+            found += pool.map(readable, range(start, min(start + CHUNK, len(collection))))
+            bar.update(len(found) - bar.n)
     return np.flatnonzero(~np.array(found, dtype=bool))
 
 
@@ -294,8 +299,10 @@ def build_map(collection: Collection, side: int, map_path: Path, state_path: Pat
     A picture counts as read only after its pixels are on the disk. Raises `OSError` where the disk is full.
     """
     shape = (len(collection), side, side, 3)
-    state = open_array(state_path, shape[:1])
+    if not is_array(map_path, shape):
+        state_path.unlink(missing_ok=True)  # first: states without their pixels would pass zeros off as pictures
     squares = open_array(map_path, shape)
+    state = open_array(state_path, shape[:1])
     missing = np.flatnonzero(state == MISSING)
 
     def read(row: int) -> int:
@@ -316,24 +323,29 @@ def build_map(collection: Collection, side: int, map_path: Path, state_path: Pat
     state.flush()
 
 
+def is_array(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether there is a whole uint8 .npy file of this shape."""
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return False
+    return array.shape == shape and array.dtype == np.uint8
+
+
 def open_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """Open a uint8 .npy file for writing, made of zeros if it is not there or has another shape.
+    """Open a uint8 .npy file for writing, made of zeros if it is not there, cut short, or of another shape.
 
     The disk space is taken at once: a memory map that finds the disk full later would kill the process.
     """
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        array = np.load(path, mmap_mode="r+")
-        if array.shape == shape and array.dtype == np.uint8:
-            return array
-    path.unlink(missing_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-    del array
-    try:
-        with part.open("r+b") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    if not is_array(path, shape):
+        path.unlink(missing_ok=True)
+        part = path.with_name(f"{path.name}.part")
+        try:
+            np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+            with part.open("r+b") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r+")
