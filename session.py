@@ -213,8 +213,8 @@ def open_session(
         precision = choose_precision(args.amp, device)
         if device.type == "cpu":
             keep_freed_memory()
-        if args.batch_size < parallel.world():
-            raise UserError(f"--batch-size {args.batch_size}: is smaller than the number of processes")
+        if args.batch_size < 2 * parallel.world() > 2:  # evened out, a batch may be half as large
+            raise UserError(f"--batch-size {args.batch_size}: is less than two for each of the processes")
         run = Path(args.run)
         if parallel.rank() == 0:
             lock = lock_run(run)

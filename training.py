@@ -144,6 +144,8 @@ def predict(net: Callable[[Tensor], Tensor], rows: np.ndarray, equipment: Equipm
     The processes of a `torchrun` share the work; each returns the whole.
     """
     mine = parallel.shard(rows)
+    if not len(mine):
+        mine = rows[:1]  # more processes than rows: this one's output is dropped when they are put together
     batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
     outputs = [net(equipment.prepare(squares)).float() for squares in equipment.pictures.batches(batches)]
     return parallel.gather_shards(torch.cat(outputs), len(rows))
@@ -314,6 +316,8 @@ class Loop:
         squares = equipment.pictures.batches([rows[step].ravel() for step in todo])
         on_device = torch.from_numpy(np.concatenate(rows)).to(device).split([len(part) for part in rows])
         recent: list[Tensor] = []
+        # Processes agree to stop when they look, and whoever asks waits some 30 s only: ten steps of a CPU may take longer.
+        interval = 1 if device.type == "cpu" and parallel.world() > 1 else INTERVAL
         began = time.monotonic()
         with tqdm(total=len(batches), initial=progress.step, desc=f"epoch {progress.epoch}", unit="step",
                   disable=None if parallel.rank() == 0 else True, leave=False) as bar:  # fmt: skip
@@ -325,7 +329,7 @@ class Loop:
                     self.train_step(equipment.prepare(square, crops[step]), on_device[step], len(batches[step]))
                 )
                 stop_now = bool(signals) and parallel.world() == 1
-                if len(recent) == INTERVAL or step == len(batches) - 1 or stop_now:
+                if len(recent) == interval or step == len(batches) - 1 or stop_now:
                     began = self.look(batches, recent, signals, bar, began)
                     recent = []
 
