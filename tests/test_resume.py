@@ -100,7 +100,7 @@ def kill_at(place: str, count: int, script: str, collection: Path, runs: Path, *
 
 
 # The first four files synced are split.csv and config.json and their folder, then best.pt, last.pt and the views.
-@pytest.mark.parametrize(("place", "count"), [("step", 1), ("validation", 2), ("sync", 3), ("sync", 7), ("sync", 8)])
+@pytest.mark.parametrize(("place", "count"), [("step", 1), ("validation", 2), ("sync", 3), ("sync", 7)])
 def test_killed_at_a_chosen_moment_of_stage_1(collection, untouched, tmp_path, place, count):
     kill_at(place, count, "classification_net.py", collection, tmp_path)
     assert_same_run(tmp_path / "stage1", untouched / "stage1")
