@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, run_command
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from running import PLAIN, TINY, finish, get_server, last_line, start, tiny
 
@@ -167,7 +167,10 @@ def test_any_value_in_a_checkpoint_is_accepted_or_refused(run, tmp_path, key, va
 @given(name=st.sampled_from(range(18)), value=ANYTHING)
 def test_any_weight_of_another_kind_is_refused(run, tmp_path, name, value):
     content = torch.load(run / "best.pt", weights_only=True)
-    content["weights"][list(content["weights"])[name % len(content["weights"])]] = value
+    name = list(content["weights"])[name % len(content["weights"])]
+    # The PReLU's one number is the only weight that `ANYTHING` can hit.
+    assume(not isinstance(value, torch.Tensor) or value.shape != content["weights"][name].shape)
+    content["weights"][name] = value
     torch.save(content, tmp_path / "best.pt")
     refuse(tmp_path / "best.pt")
 
