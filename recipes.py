@@ -36,6 +36,10 @@ ARMS: dict[str, tuple[str, str]] = {
     "no crops": ("--crop-area 1", "--crop-area 1"),
     "no warm-up": ("--warm-up 0", "--warm-up 0"),
     "constant rate": ("--decay none", "--decay none"),
+    "embeddings as they are": ("", "--no-normalise"),
+    "embeddings of length 1": ("", "--length 1"),
+    "momentum 0.9": ("", "--momentum 0.9"),
+    "mining in the batch": ("", "--mining batch"),
     "batch norm (alexnet_bn)": ("--arch alexnet_bn", ""),
 }
 COLUMNS = ("accuracy", "map", "map_cross_content", "content_precision_at_1")
