@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--arch", "resnet18", "--image-size", "64")  # options of stage 1
 QUIET = ("--no-visdom", "--amp", "off")  # options of both stages
 QUICK = (*SMALL, *QUIET)
+
+# A shell that starts the tests in the background has interrupts ignored, and so would all processes that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run_main(script: object, *options: object) -> None:
