@@ -189,6 +189,7 @@ def test_the_second_of_two_runs_in_one_folder_refuses(collection, tmp_path, resu
         line = last_line(finish(start(STAGE1, (*options, "--resume"), log2), log2, 2))
         assert f"--run {run}: another process is training in it" in line
         assert first.is_alive() and before
+        wait_for(log, "epoch 1/")  # before that a signal ends it at once, as there is nothing to save
     finally:
         first.terminate()
         first.join(30)

@@ -261,9 +261,11 @@ def test_unicode_and_spaces_work_from_the_folder_to_the_run(tmp_path):
 @MANY
 @given(
     names=st.lists(
-        st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=6), min_size=1, max_size=4, unique=True
+        # No file's name has a NUL in it, and Python 3.10 cannot write one into a table.
+        st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=6),
+        min_size=1, max_size=4, unique=True,
     )
-)
+)  # fmt: skip
 def test_any_name_survives_split_csv(folder, tmp_path, names):
     plain = read_collection(folder_of_empty_files(tmp_path, len(names)))
     changed = Collection(**{**vars(plain), "paths": names, "group": [f"path:{name}" for name in names]})
