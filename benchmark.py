@@ -7,8 +7,9 @@
 
 The plain recipe (`plain_recipe.py`) is what one would write first. It gets the same net, batch and pictures, the number
 of workers that suits it best, and no augmentation.
-"Ours" are this project's defaults through its own loop, augmentation included. The ceiling is the loop's step alone,
-again and again on a batch that lies ready on the device, cropped and centred.
+"Ours" are this project's defaults through its own loop. The ceiling is the loop's step alone, again and again on a batch
+of uint8 pictures that lies on the device; cropping and centring, which are the device's work, are part of the step.
+"Net" is the same without them: a batch that is ready for the net.
 
 "Input" is the way of the pictures alone: in the plain recipe until float batches lie on the device, in this project
 until uint8 batches do; "prepared" adds cropping and centring, which here is the device's work. The first reading, when
@@ -56,7 +57,7 @@ from triplets import draw_epoch
 from utils import UserError, choose_device, choose_precision, derive_seed, keep_freed_memory, run_script, write_json
 
 HERE = Path(__file__).resolve().parent
-CONTENDERS = ("plain", "ours", "ceiling")
+CONTENDERS = ("plain", "ours", "ceiling", "net")
 SIZES = ((256, 256), (640, 480))  # of stand-in pictures, width and height in pixels
 DISTINCT = 1000  # made-up pictures that differ; larger collections repeat their files
 IN_MEMORY = 2048  # pictures that the ceiling of the input takes its batches from
@@ -248,8 +249,8 @@ def make_task(bench: Bench, stage: int, settings: argparse.Namespace) -> Task:
     return Task(net, optimizer, plan, losses, dict, ("epoch",), "", {})
 
 
-def ours_and_ceiling(bench: Bench, stage: int) -> tuple[Contender, Contender]:
-    """This project's loop as it trains, and the step in it alone on a batch that lies ready."""
+def ours_and_ceilings(bench: Bench, stage: int) -> tuple[Contender, Contender, Contender]:
+    """This project's loop as it trains; the step in it alone on a batch on the device; and on one that is ready."""
     settings = bench.settings(stage)
     task = make_task(bench, stage, settings)
     settings.epochs = 10**6
@@ -268,17 +269,23 @@ def ours_and_ceiling(bench: Bench, stage: int) -> tuple[Contender, Contender]:
         return sum(batch.size for batch in batches[:steps])
 
     batch = task.plan(1)[0]
-    squares = next(iter(bench.pictures.batches([batch.ravel()])))
-    ready = bench.equipment.prepare(squares, loop.draw_crops([batch])[0])
+    squares, crops = next(iter(bench.pictures.batches([batch.ravel()]))), loop.draw_crops([batch])[0]
+    ready = bench.equipment.prepare(squares, crops)
     rows = torch.from_numpy(batch).to(bench.device)
 
     def run_ceiling(steps: int) -> int:
+        for _ in range(steps):
+            loop.train_step(bench.equipment.prepare(squares, crops), rows, len(batch))
+        bench.wait()
+        return steps * batch.size
+
+    def run_net(steps: int) -> int:
         for _ in range(steps):
             loop.train_step(ready, rows, len(batch))
         bench.wait()
         return steps * batch.size
 
-    return Contender(run), Contender(run_ceiling)
+    return Contender(run), Contender(run_ceiling), Contender(run_net)
 
 
 def ours_input(bench: Bench) -> dict[str, Contender]:
@@ -329,7 +336,7 @@ def peak_memory_here(args: argparse.Namespace, folder: Path, scratch: Path, what
     with contextlib.redirect_stdout(io.StringIO()):
         bench, _ = get_ready(args, folder, scratch)
     before = memory_until_now(bench.device)
-    contender = plain(bench, what, workers) if name == "plain" else ours_and_ceiling(bench, int(what[-1]))[0]
+    contender = plain(bench, what, workers) if name == "plain" else ours_and_ceilings(bench, int(what[-1]))[0]
     contender.run(2)
     return memory_until_now(bench.device) - before
 
@@ -379,7 +386,7 @@ def measure(bench: Bench, what: str, workers: int) -> dict[str, Contender]:
     if what == "input":
         contenders = ours_input(bench)
     else:
-        contenders = dict(zip(CONTENDERS[1:], ours_and_ceiling(bench, int(what[-1])), strict=True))
+        contenders = dict(zip(CONTENDERS[1:], ours_and_ceilings(bench, int(what[-1])), strict=True))
     contenders["plain"] = plain(bench, what, workers)
     for contender in contenders.values():
         contender.run(2)
@@ -423,7 +430,8 @@ def measure_all(args: argparse.Namespace, folder: Path, scratch: Path) -> dict[s
     print(f"{found['machine']}\n{len(bench.collection)} pictures, batches of {args.batch_size} at {args.image_size} px; ours "
           f"in {name}; the plain recipe with {workers} workers\nopening the pictures, once: {opening:.1f} s\n"
           f"pictures a second, medians of {args.repeats} rounds:\n")  # fmt: skip
-    print(f"{'':10}{'plain':>10}{'ours':>10}{'ceiling':>10}{'ours/plain':>12}{'ours/ceiling':>14}   peak memory")
+    names = "".join(f"{name:>10}" for name in CONTENDERS)
+    print(f"{'':10}{names}{'ours/plain':>12}{'ours/ceiling':>14}{'ours/net':>10}   peak memory")
     for what in args.only:
         contenders = measure(bench, what, workers)
         numbers = report(what, contenders)
@@ -440,16 +448,18 @@ def measure_all(args: argparse.Namespace, folder: Path, scratch: Path) -> dict[s
 
 def report(what: str, contenders: dict[str, Contender]) -> dict[str, Any]:
     """Print what the table says of speed, without the line's end; return the numbers."""
-    speed = {name: statistics.median(contender.speeds) for name, contender in contenders.items()}
-    gain, reached = ratio(contenders["ours"], contenders["plain"]), ratio(contenders["ours"], contenders["ceiling"])
-    if "prepared" in speed:
-        prepared = ratio(contenders["prepared"], contenders["plain"])
-        print(f"{'prepared':10}{speed['plain']:10.0f}{speed['prepared']:10.0f}{'':10}{prepared:11.2f}x")
-    print(
-        f"{what:10}" + "".join(f"{speed[name]:10.0f}" for name in CONTENDERS) + f"{gain:11.2f}x{reached:14.3f}", end=""
-    )
-    rounds = {name: contender.speeds for name, contender in contenders.items()}
-    return {**speed, "ours/plain": gain, "ours/ceiling": reached, "rounds": rounds}
+    numbers: dict[str, Any] = {name: statistics.median(contender.speeds) for name, contender in contenders.items()}
+    pairs = [("ours", "plain"), ("ours", "ceiling"), ("ours", "net")]
+    ratios = {
+        f"{one}/{other}": ratio(contenders[one], contenders[other]) for one, other in pairs if other in contenders
+    }
+    if "prepared" in contenders:
+        gain = ratio(contenders["prepared"], contenders["plain"])
+        print(f"{'prepared':10}{numbers['plain']:10.0f}{numbers['prepared']:10.0f}{'':20}{gain:11.2f}x")
+    speeds = "".join(f"{numbers[name]:10.0f}" if name in numbers else f"{'':10}" for name in CONTENDERS)
+    print(f"{what:10}{speeds}{ratios['ours/plain']:11.2f}x{ratios['ours/ceiling']:14.3f}", end="")
+    print(f"{ratios['ours/net']:10.3f}" if "net" in contenders else f"{'':10}", end="")
+    return {**numbers, **ratios, "rounds": {name: contender.speeds for name, contender in contenders.items()}}
 
 
 # The whole method.
