@@ -22,11 +22,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from dataset import Collection, classes_of
-from networks import BACKBONES, COLOURS, StyleClassifier, build_embedding, rate_shares
+from initialisation import PICTURES, spread_thresholds
+from networks import BACKBONES, COLOURS, EmbeddingNet, StyleClassifier, build_embedding, rate_shares
 from run_folder import BEST, settle_options
-from session import get_stage_parser, open_session, positive_integer, share_below_one
+from session import Session, get_stage_parser, open_session, positive_integer, share_below_one
 from training import Progress, Task, predict, split_evenly, train
-from utils import derive_seed, run_script
+from utils import UserError, derive_seed, run_script
 
 COLUMNS = (
     "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "images_per_second", "seconds",
@@ -52,8 +53,9 @@ def get_parser() -> argparse.ArgumentParser:
         "--lr, at which AlexNet's wide layers learn badly from nothing",
     )  # fmt: skip
     net.add_argument(
-        "--init", choices=("he", "torchvision"), default="he",
-        help="how weights are drawn that start from nothing; default %(default)s",
+        "--init", choices=("auto", "spread", "he", "torchvision"), default="auto",
+        help="how weights are drawn that start from nothing. spread: thresholds spread over what training pictures "
+        "show, for alexnet; he: at He's scale. Default auto: spread for alexnet, else he",
     )  # fmt: skip
     net.add_argument(
         "--colours", choices=tuple(COLOURS), default="centred",
@@ -83,9 +85,7 @@ def main(args: argparse.Namespace) -> None:
         warn_if_small(session.collection, number, args)
 
         torch.manual_seed(derive_seed(args.seed, "weights"))
-        embedding = build_embedding(
-            args.arch, args.embedding_dim, args.weights, args.dropout, args.image_size, args.init
-        )
+        embedding = start_embedding(args, session)
         net = StyleClassifier(embedding, len(classes)).to(session.device, memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(rate_shares(net, args.rate_width), lr=args.lr, fused=True)
 
@@ -108,6 +108,21 @@ def main(args: argparse.Namespace) -> None:
         task = Task(net, optimizer, plan, losses, validate, COLUMNS, "val_accuracy", rebuild)
         progress = train(task, session.run, args, session.equipment)
         report(progress, session.run)
+
+
+def start_embedding(args: argparse.Namespace, session: Session) -> EmbeddingNet:
+    """Make the embedding net with its first weights, as `--init` and `--weights` say, on the CPU."""
+    spread = args.init == "spread" or (args.init == "auto" and args.arch == "alexnet" and args.weights == "none")
+    if spread and (args.arch != "alexnet" or args.weights != "none"):
+        raise UserError("--init spread: is for an alexnet that starts from --weights none; leave it out")
+    basis = "torchvision" if args.init == "torchvision" else "he"
+    net = build_embedding(args.arch, args.embedding_dim, args.weights, args.dropout, args.image_size, basis)
+    if spread:
+        generator = np.random.default_rng(derive_seed(args.seed, "first pictures"))
+        rows = generator.permutation(session.collection.rows("train"))[:PICTURES]
+        pictures = [session.equipment.prepare(squares) for squares in session.equipment.pictures.batches([rows])]
+        spread_thresholds(net.backbone, torch.cat(pictures).cpu())
+    return net
 
 
 def describe_net(collection: Collection, args: argparse.Namespace, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from initialisation import initialise
 from utils import UserError
 
 # Mean and deviation by which colours in [0, 1] are centred: ImageNet's, which torchvision's weights expect (for nets
@@ -153,7 +154,8 @@ def build_embedding(
     check_image_size(arch, image_size)
     net = EmbeddingNet(arch, embedding_dim, dropout)
     if init == "he":
-        initialise(net)
+        outputs = [layer for layer in net.modules() if getattr(layer, "out_features", None) == BACKBONE_OUTPUTS]
+        initialise(net, straight=[net.bottleneck, *outputs])
     if weights == "imagenet":
         net.backbone.load_state_dict(download_imagenet(arch))
     elif weights != "none":
@@ -238,22 +240,6 @@ def check_uncompressed(path: Path) -> None:
         raise zipfile.BadZipFile("compressed")
     if sum(part.file_size for part in parts) > path.stat().st_size:
         raise zipfile.BadZipFile("parts overlap")
-
-
-def initialise(net: EmbeddingNet) -> None:
-    """Draw the weights of a net that starts from nothing so that signals keep their scale from layer to layer.
-
-    He et al.'s scale before a ReLU, 1 / sqrt(inputs) for the linear layers without one (the backbone's outputs and
-    the bottleneck), biases zero. torchvision's own initialisation shrinks AlexNet's signals by a thousand.
-    """
-    for layer in net.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            straight = layer is net.bottleneck or (
-                isinstance(layer, nn.Linear) and layer.out_features == BACKBONE_OUTPUTS
-            )
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if straight else "relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 def rate_shares(net: nn.Module, width: int) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ ARMS: dict[str, tuple[str, str]] = {
     "plain description": (PLAIN_STAGE1, PLAIN_STAGE2),
     "colours from 0 to 1": ("--colours unit", ""),
     "torchvision's initialisation": ("--init torchvision", ""),
+    "He's initialisation": ("--init he", ""),
     "one rate for all layers": ("--rate-width 0", ""),
     "dropout 0.5": ("--dropout 0.5", ""),
     "no crops": ("--crop-area 1", "--crop-area 1"),

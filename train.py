@@ -36,7 +36,7 @@ COLUMNS = (
     "epoch", "train_loss", "train_triplet_accuracy", "val_loss", "val_triplet_accuracy", "val_map", "lr",
     "images_per_second", "seconds",
 )  # fmt: skip
-BOTTLENECK_LENGTH = 3.0  # of stage 1's embeddings, on average, when stage 2 starts
+BOTTLENECK_LENGTH = 1.5  # of stage 1's embeddings, on average, when stage 2 starts
 SCALING_PICTURES = 512  # on which that average is taken
 
 
@@ -158,7 +158,7 @@ def label_and_other(collection: Collection, label: str) -> tuple[np.ndarray, np.
 
 
 def scale_bottleneck(embedding: EmbeddingNet, session: Session) -> None:
-    """Scale the bottleneck so that stage 1's embeddings have a mean length of 3 before they get their set length.
+    """Scale the bottleneck so that stage 1's embeddings have a mean length of 1.5 before they get their set length.
 
     That changes no embedding, but the steps: normalising divides gradients by the length, which stage 1 leaves at
     about 45, and with SGD at 0.001 nothing would move. (At a length of 1 the first steps undo what stage 1 learnt.)
