@@ -161,7 +161,7 @@ def scale_bottleneck(embedding: EmbeddingNet, session: Session) -> None:
     """Scale the bottleneck so that stage 1's embeddings have a mean length of 1.5 before they get their set length.
 
     That changes no embedding, but the steps: normalising divides gradients by the length, which stage 1 leaves at
-    about 45, and with SGD at 0.001 nothing would move. (At a length of 1 the first steps undo what stage 1 learnt.)
+    some 40, and with SGD at 0.001 nothing would move. (At a length of 1 the first steps undo what stage 1 learnt.)
     """
     rows = session.collection.rows("train")[:SCALING_PICTURES]
     length = predict(embedding.eval(), rows, session.equipment).norm(dim=1).mean()
