@@ -78,6 +78,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Train the classifier; leave everything in `args.run`."""
     args = settle_options(args, get_parser())
+    wants_spread(args)  # refuses before there is a run
     with open_session(
         args, stage=1, label=args.label, image_size=args.image_size, colours=COLOURS[args.colours], columns=COLUMNS
     ) as session:
@@ -110,14 +111,19 @@ def main(args: argparse.Namespace) -> None:
         report(progress, session.run)
 
 
+def wants_spread(args: argparse.Namespace) -> bool:
+    """Whether the net starts with thresholds spread over training pictures. Raises `UserError` where it cannot."""
+    fits = args.arch == "alexnet" and args.weights == "none"
+    if args.init == "spread" and not fits:
+        raise UserError("--init spread: is for an alexnet that starts from --weights none; leave it out")
+    return fits and args.init in ("auto", "spread")
+
+
 def start_embedding(args: argparse.Namespace, session: Session) -> EmbeddingNet:
     """Make the embedding net with its first weights, as `--init` and `--weights` say, on the CPU."""
-    spread = args.init == "spread" or (args.init == "auto" and args.arch == "alexnet" and args.weights == "none")
-    if spread and (args.arch != "alexnet" or args.weights != "none"):
-        raise UserError("--init spread: is for an alexnet that starts from --weights none; leave it out")
     basis = "torchvision" if args.init == "torchvision" else "he"
     net = build_embedding(args.arch, args.embedding_dim, args.weights, args.dropout, args.image_size, basis)
-    if spread:
+    if wants_spread(args):
         generator = np.random.default_rng(derive_seed(args.seed, "first pictures"))
         rows = generator.permutation(session.collection.rows("train"))[:PICTURES]
         pictures = [session.equipment.prepare(squares) for squares in session.equipment.pictures.batches([rows])]

@@ -74,3 +74,4 @@ def test_thresholds_are_spread_only_in_an_alexnet_that_starts_from_nothing(colle
     with pytest.raises(UserError, match="--init spread: is for an alexnet that starts from --weights none"):
         run_main(classification_net, "--data", collection, "--run", tmp_path / "run", "--init", "spread",
                  "--image-size", 64, *options, *QUIET)  # fmt: skip
+    assert not (tmp_path / "run").exists(), "the corrected command can take the same folder"
