@@ -55,7 +55,7 @@ def get_parser() -> argparse.ArgumentParser:
     net.add_argument(
         "--init", choices=("auto", "spread", "he", "torchvision"), default="auto",
         help="how weights are drawn that start from nothing. spread: thresholds spread over what training pictures "
-        "show, for alexnet; he: at He's scale. Default auto: spread for alexnet, else he",
+        "show, for alexnet and alexnet_bn; he: at He's scale. Default auto: spread where it can be, else he",
     )  # fmt: skip
     net.add_argument(
         "--colours", choices=tuple(COLOURS), default="centred",
@@ -113,9 +113,9 @@ def main(args: argparse.Namespace) -> None:
 
 def wants_spread(args: argparse.Namespace) -> bool:
     """Whether the net starts with thresholds spread over training pictures. Raises `UserError` where it cannot."""
-    fits = args.arch == "alexnet" and args.weights == "none"
+    fits = args.arch in ("alexnet", "alexnet_bn") and args.weights == "none"
     if args.init == "spread" and not fits:
-        raise UserError("--init spread: is for an alexnet that starts from --weights none; leave it out")
+        raise UserError("--init spread: is for an alexnet or alexnet_bn that starts from --weights none; leave it out")
     return fits and args.init in ("auto", "spread")
 
 

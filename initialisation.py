@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -34,30 +35,33 @@ def initialise(net: nn.Module, straight: Collection[nn.Module]) -> None:
 
 @torch.no_grad()
 def spread_thresholds(alexnet: nn.Module, pictures: Tensor) -> None:
-    """Let an AlexNet begin as detectors of colour and texture, wherever these stand; shapes it learns if they help.
+    """Let an AlexNet begin as a detector of colours and of textures, wherever these stand.
 
-    The net has `initialise`'s weights and lies on the CPU, as do `pictures`, float [n, 3, size, size], some of those
-    that it is to learn from. Then
+    The net (`alexnet` or `alexnet_bn`) has `initialise`'s weights and lies on the CPU, as do `pictures`, float
+    [n, 3, size, size], some of those that it is to learn from. Its convolutions begin as two streams, as the two
+    halves of Krizhevsky et al.'s net (NIPS 2012, section 6.1) came to be by themselves, one for colour, one for the
+    rest. Each unit sees its own half of the layer below; weights between the streams begin at zero and learn like all
+    others. In the first half, for colours,
 
-    - half of the first layer's filters look at one random direction of colour each, through a round window; the others
-      stay random, but for their means: they see no colour, only how it changes;
-    - further convolutions look at the middle of their windows only (as delta-orthogonal ones do: Xiao et al., ICML
-      2018), and so hand on what was seen there;
-    - each other unit of a convolution is off at a random share of the places in `pictures`, few to nearly all, and
-      its outputs there vary by one (data-dependent, as in Mishkin and Matas, ICLR 2016): the thresholds of a layer lie
-      spread over what it sees, and together its units tell narrow ranges of colours apart;
-    - the first linear layer weighs all places alike.
+    - the first filters look at one random direction of colour each, through a round window; further ones look at the
+      middle of their windows only (as delta-orthogonal ones do: Xiao et al., ICML 2018), and so hand on what was seen
+      there;
+    - each unit is off at a random share of the places in `pictures`, few to nearly all: the thresholds of a layer lie
+      spread over what it sees, and together its units tell narrow ranges of colours apart.
 
-    Draws from the global generator.
+    In the second, for textures, weights stay random and thresholds zero, but the first filters lose their means: they
+    see no colour, only how it changes. All units' outputs vary by one over the pictures (data-dependent, as in Mishkin
+    and Matas, ICLR 2016), and the first linear layer weighs all places alike. Draws from the global generator.
     """
     first, *further = [layer for layer in alexnet.features if isinstance(layer, nn.Conv2d)]
     look_at_colours_and_changes(first)
     for layer in further:
-        look_at_the_middle(layer)
+        separate_streams(layer)
+    before_relus = [layer for layer, after in pairwise(alexnet.features) if isinstance(after, nn.ReLU)]
     seen = pictures
     for layer in alexnet.features:
-        if isinstance(layer, nn.Conv2d):
-            set_thresholds(layer, seen, len(layer.weight) // 2 if layer is first else len(layer.weight))
+        if layer in before_relus:
+            set_thresholds(layer, seen)
         seen = layer(seen)
     weigh_places_alike(alexnet.classifier, seen.shape[1])
 
@@ -72,26 +76,28 @@ def look_at_colours_and_changes(layer: nn.Conv2d) -> None:
     layer.weight[:filters] = torch.einsum("fc,fy,fx->fcyx", colours, window, window)
 
 
-def look_at_the_middle(layer: nn.Conv2d) -> None:
-    """Let a convolution start with weights in the middle of its window only, at He's scale for so many inputs."""
+def separate_streams(layer: nn.Conv2d) -> None:
+    """Let each half of a convolution see its own half of the inputs, the first only in the middle of its window."""
     units, channels, size, _ = layer.weight.shape
-    layer.weight.zero_()
-    layer.weight[:, :, size // 2, size // 2] = torch.randn(units, channels) * math.sqrt(2 / channels)
+    seen = torch.zeros_like(layer.weight)
+    seen[: units // 2, : channels // 2, size // 2, size // 2] = 1
+    seen[units // 2 :, channels // 2 :] = 1
+    layer.weight *= seen
 
 
-def set_thresholds(layer: nn.Conv2d, seen: Tensor, count: int) -> None:
-    """Give a convolution's outputs a deviation of one, and its first `count` units random thresholds.
+def set_thresholds(layer: nn.Conv2d | nn.BatchNorm2d, seen: Tensor) -> None:
+    """Give a layer's outputs a deviation of one, and its first half of units random thresholds.
 
     Both on what the layer sees, float [n, channels, y, x].
     """
     outputs = layer(seen).transpose(0, 1).flatten(1)
     outputs = outputs[:, torch.randperm(outputs.shape[1])[:PLACES]]
     deviation = outputs.std(dim=1).clamp(min=1e-3)  # of a unit that nothing reaches it is none
-    order = (outputs / deviation[:, None]).sort(dim=1).values
-    silent = torch.empty(len(order), 1).uniform_(*SILENT)
-    thresholds = order.gather(1, (silent * (order.shape[1] - 1)).long())[:, 0]
-    layer.weight.div_(deviation[:, None, None, None])
-    layer.bias[:count] = -thresholds[:count]
+    layer.weight /= deviation.view(-1, *[1] * (layer.weight.dim() - 1))
+    half = len(outputs) // 2
+    order = (outputs / deviation[:, None])[:half].sort(dim=1).values
+    silent = torch.empty(half, 1).uniform_(*SILENT)
+    layer.bias[:half] = -order.gather(1, (silent * (order.shape[1] - 1)).long())[:, 0]
 
 
 def weigh_places_alike(classifier: nn.Sequential, channels: int) -> None:

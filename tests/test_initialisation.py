@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from conftest import QUIET, run_main
@@ -20,21 +22,22 @@ def pictures() -> Tensor:
     return nn.functional.interpolate(colours, size=64)
 
 
-def fresh_alexnet(pictures: Tensor, seed: int = 0) -> nn.Module:
+def fresh_alexnet(pictures: Tensor, seed: int = 0, arch: str = "alexnet") -> nn.Module:
     torch.manual_seed(seed)
-    backbone = build_embedding("alexnet", 256, "none", 0.0, 64, "he").backbone
+    backbone = build_embedding(arch, 256, "none", 0.0, 64, "he").backbone
     spread_thresholds(backbone, pictures)
     return backbone
 
 
-def test_units_are_off_at_shares_of_the_places_from_few_to_nearly_all_and_none_is_dead(pictures):
-    seen, layers = pictures, fresh_alexnet(pictures).features
-    for layer in layers:
+@pytest.mark.parametrize("arch", ["alexnet", "alexnet_bn"])
+def test_colour_units_are_off_at_shares_of_the_places_from_few_to_nearly_all_and_none_is_dead(pictures, arch):
+    seen, features = pictures, fresh_alexnet(pictures, arch=arch).features
+    for layer, after in pairwise(features):
         seen = layer(seen)
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(after, nn.ReLU):
             outputs = seen.transpose(0, 1).flatten(1)
             assert torch.allclose(outputs.std(dim=1), torch.ones(len(outputs)), atol=0.1)
-            off = (outputs < 0).float().mean(dim=1)[: 32 if layer is layers[0] else None]
+            off = (outputs < 0).float().mean(dim=1)[: len(outputs) // 2]
             assert off.min() >= SILENT[0] - 0.05 and off.max() <= SILENT[1] + 0.05
             assert off.max() - off.min() > 0.4, "thresholds differ from unit to unit"
 
@@ -49,11 +52,22 @@ def test_the_first_filters_look_at_one_colour_each_or_at_none(pictures):
     assert (answers[:, :32].std(dim=0) > 0.01).all()
 
 
-def test_further_units_look_at_the_middle_only(pictures):
-    weight = fresh_alexnet(pictures).features[3].weight.clone()
-    assert (weight[:, :, 2, 2] != 0).all()
-    weight[:, :, 2, 2] = 0
-    assert (weight == 0).all()
+def test_two_streams_begin_apart_and_that_of_colours_looks_at_the_middle_only(pictures):
+    features = fresh_alexnet(pictures).features
+    for layer in (features[3], features[6], features[8], features[10]):
+        units, channels, middle = len(layer.weight) // 2, layer.weight.shape[1] // 2, layer.weight.shape[2] // 2
+        wanted = torch.zeros_like(layer.weight, dtype=torch.bool)
+        wanted[:units, :channels, middle, middle] = True
+        wanted[units:, channels:] = True
+        assert torch.equal(layer.weight != 0, wanted)
+
+
+def test_the_streams_may_join_as_they_learn(pictures):
+    backbone = fresh_alexnet(pictures)
+    backbone(pictures).square().mean().backward()
+    assert (backbone.features[3].weight.grad[:96, 32:] != 0).any() and (
+        backbone.features[3].weight.grad[96:, :32] != 0
+    ).any()
 
 
 def test_a_fresh_net_does_not_mind_where_things_stand(pictures):
@@ -71,7 +85,7 @@ def test_first_weights_are_those_of_the_seed(pictures):
 
 @pytest.mark.parametrize("options", [("--arch", "resnet18"), ("--weights", "imagenet")])
 def test_thresholds_are_spread_only_in_an_alexnet_that_starts_from_nothing(collection, tmp_path, options):
-    with pytest.raises(UserError, match="--init spread: is for an alexnet that starts from --weights none"):
+    with pytest.raises(UserError, match="--init spread: is for an alexnet or alexnet_bn that starts from"):
         run_main(classification_net, "--data", collection, "--run", tmp_path / "run", "--init", "spread",
                  "--image-size", 64, *options, *QUIET)  # fmt: skip
     assert not (tmp_path / "run").exists(), "the corrected command can take the same folder"
