@@ -60,8 +60,8 @@ def get_parser() -> argparse.ArgumentParser:
         help="default yes; without it embeddings keep the length that the net gives them, and tend to collapse",
     )  # fmt: skip
     triplet.add_argument(
-        "--momentum", type=share_below_one, default=0.975, metavar="M",
-        help="of SGD; default %(default)s. Below 0.9 nothing moves in 50 epochs of a small collection",
+        "--momentum", type=share_below_one, default=0.9, metavar="M",
+        help="of SGD; default %(default)s. Much more of it undoes what stage 1 learnt",
     )  # fmt: skip
     triplet.add_argument(
         "--mining", choices=("none", "batch"), default="none",
