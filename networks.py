@@ -32,7 +32,7 @@ COLOURS = {
 
 
 def alexnet_bn(**options: Any) -> nn.Module:
-    """AlexNet with batch normalisation after each convolution: no part of the method, an option that trains faster."""
+    """AlexNet with batch normalisation after each convolution: no part of the method, an option to compare with."""
     net = torchvision.models.alexnet(**options)
     layers: list[nn.Module] = []
     for layer in net.features:
