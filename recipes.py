@@ -39,6 +39,7 @@ ARMS: dict[str, tuple[str, str]] = {
     "constant rate": ("--decay none", "--decay none"),
     "embeddings as they are": ("", "--no-normalise"),
     "embeddings of length 1": ("", "--length 1"),
+    "mean over active triplets": ("", "--average active"),
     "momentum 0.975": ("", "--momentum 0.975"),
     "mining in the batch": ("", "--mining batch"),
     "batch norm (alexnet_bn)": ("--arch alexnet_bn", ""),

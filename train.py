@@ -64,6 +64,11 @@ def get_parser() -> argparse.ArgumentParser:
         help="of SGD; default %(default)s. Much more of it undoes what stage 1 learnt",
     )  # fmt: skip
     triplet.add_argument(
+        "--average", choices=("all", "active"), default="all",
+        help="a batch's loss is the mean over all its triplets, or over the active ones, those that do not keep the "
+        "margin yet: late in training most keep it, and their zeros make the steps small. Default %(default)s",
+    )  # fmt: skip
+    triplet.add_argument(
         "--mining", choices=("none", "batch"), default="none",
         help="batch: instead of drawing triplets, draw batches of a few contents in all styles and use every triplet "
         "in them; no part of the method, and a third of the work. Default %(default)s",
@@ -123,7 +128,9 @@ def main(args: argparse.Namespace) -> None:
         # Triplets from a file may come without styles, and then there is no retrieval to score.
         score = "val_map" if collection.styles else "val_triplet_accuracy"
         kept = {name: value for name, value in stage1.items() if name not in ("format", "weights", "epoch", "score")}
-        task = Task(net, optimizer, draw, losses, validate, COLUMNS, score, {**kept, "stage": 2})
+        task = Task(
+            net, optimizer, draw, losses, validate, COLUMNS, score, {**kept, "stage": 2}, args.average == "active"
+        )
         progress = train(task, session.run, args, session.equipment)
         report(progress, args, score, session.run)
 

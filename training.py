@@ -52,7 +52,8 @@ class Task:
     [b, k]: k pictures make one example; `losses(outputs, rows)` turns the net's outputs and the rows into each
     example's loss, float [b], and whether it was right, bool [b]; `validate()` gives the validation columns of
     `metrics.csv`; `score` names the one by which the best epoch is chosen (the higher the better); `rebuild` is what
-    `best.pt` holds besides the weights.
+    `best.pt` holds besides the weights. With `active_only` a step goes by the mean loss of the batch's examples whose
+    loss is not zero; otherwise by that of all.
     """
 
     net: nn.Module
@@ -63,6 +64,7 @@ class Task:
     columns: tuple[str, ...]
     score: str
     rebuild: dict[str, Any]
+    active_only: bool = False
 
 
 @dataclass
@@ -336,13 +338,17 @@ class Loop:
     def train_step(self, pictures: Tensor, rows: Tensor, examples: int) -> Tensor:
         """One optimizer step; returns the losses' and right answers' sums over this process's part, float64 [2].
 
-        `examples` counts the whole batch, over all processes: gradients are those of its mean loss.
+        `examples` counts the whole batch, over all processes: gradients are those of its mean loss, or of the mean of
+        its losses above zero.
         """
         with torch.autocast(self.device.type, self.equipment.precision, enabled=self.equipment.precision is not None):
             outputs = self.forward(pictures)
         losses, right = self.task.losses(outputs, rows)
+        counted: int | Tensor = examples
+        if self.task.active_only:
+            counted = parallel.sum_over_processes((losses > 0).sum()).clamp(min=1)
         # DistributedDataParallel averages gradients over the processes, whose parts may differ in size by one.
-        self.scaler.scale(losses.sum() * (parallel.world() / examples)).backward()
+        self.scaler.scale(losses.sum() * (parallel.world() / counted)).backward()
         self.scaler.step(self.task.optimizer)
         self.scaler.update()
         self.task.optimizer.zero_grad(set_to_none=True)

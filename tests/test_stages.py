@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from conftest import QUICK, QUIET, SMALL, run_command, run_main
 
 import classification_net
 import train
+import training
 from dataset import BAM_STYLES, read_collection
 from networks import rebuild
 from utils import UserError
@@ -221,3 +223,21 @@ def test_every_option_is_read_somewhere():
         for action in script.get_parser()._actions:
             if action.dest != "help":
                 assert f"args.{action.dest}" in text, action.dest
+
+
+@pytest.mark.parametrize("active_only", [False, True])
+def test_a_step_goes_by_the_mean_over_all_examples_or_over_the_active_ones(tmp_path, active_only):
+    net = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(net.weight)
+    colours = ((0.5,) * 3, (0.5,) * 3)
+    equipment = training.Equipment(None, torch.device("cpu"), None, 64, colours)
+    task = training.Task(
+        net, torch.optim.SGD(net.parameters(), lr=1.0), lambda epoch: [], lambda outputs, rows: (
+            outputs[:, 0].relu(), outputs[:, 0] > 0), dict, ("epoch",), "", {}, active_only,
+    )  # fmt: skip
+    loop = training.Loop(task, tmp_path, Namespace(compile=False), equipment)
+    sums = loop.train_step(torch.tensor([[4.0], [2.0], [-1.0], [-3.0]]), torch.zeros(4, 1), 4)
+    assert sums[0] == 6  # what is logged is the mean over all either way
+    assert net.weight.item() == pytest.approx(1 - 6 / (2 if active_only else 4))
+    loop.train_step(torch.full((4, 1), 5.0) * -net.weight.sign(), torch.zeros(4, 1), 4)  # none active: no step, no NaN
+    assert net.weight.item() == pytest.approx(1 - 6 / (2 if active_only else 4))
