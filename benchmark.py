@@ -246,7 +246,7 @@ def make_task(bench: Bench, stage: int, settings: argparse.Namespace) -> Task:
         wanted = target[rows[:, 0]]
         return functional.cross_entropy(outputs.float(), wanted, reduction="none"), outputs.argmax(dim=1) == wanted
 
-    return Task(net, optimizer, plan, losses, dict, ("epoch",), "", {})
+    return Task(net, optimizer, plan, losses, dict, ("epoch",), "", {}, active_only=stage == 2)
 
 
 def ours_and_ceilings(bench: Bench, stage: int) -> tuple[Contender, Contender, Contender]:

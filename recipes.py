@@ -23,7 +23,7 @@ from utils import UserError, read_json, run_script, write_whole
 HERE = Path(__file__).resolve().parent
 # What the public description says, as far as it says anything, and what it leaves at the library's own choice.
 PLAIN_STAGE1 = "--colours unit --init torchvision --rate-width 0 --dropout 0.5 --crop-area 1 --warm-up 0 --decay none"
-PLAIN_STAGE2 = "--no-normalise --momentum 0 --crop-area 1 --warm-up 0 --decay none"
+PLAIN_STAGE2 = "--no-normalise --momentum 0 --average all --crop-area 1 --warm-up 0 --decay none"
 
 # For each arm the options of stage 1 and of stage 2; an arm that differs in stage 2 alone starts from the defaults' stage 1.
 ARMS: dict[str, tuple[str, str]] = {
@@ -39,7 +39,8 @@ ARMS: dict[str, tuple[str, str]] = {
     "constant rate": ("--decay none", "--decay none"),
     "embeddings as they are": ("", "--no-normalise"),
     "embeddings of length 1": ("", "--length 1"),
-    "mean over active triplets": ("", "--average active"),
+    "mean over all triplets": ("", "--average all"),
+    "no momentum": ("", "--momentum 0"),
     "momentum 0.975": ("", "--momentum 0.975"),
     "mining in the batch": ("", "--mining batch"),
     "batch norm (alexnet_bn)": ("--arch alexnet_bn", ""),

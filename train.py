@@ -64,9 +64,9 @@ def get_parser() -> argparse.ArgumentParser:
         help="of SGD; default %(default)s. Much more of it undoes what stage 1 learnt",
     )  # fmt: skip
     triplet.add_argument(
-        "--average", choices=("all", "active"), default="all",
-        help="a batch's loss is the mean over all its triplets, or over the active ones, those that do not keep the "
-        "margin yet: late in training most keep it, and their zeros make the steps small. Default %(default)s",
+        "--average", choices=("active", "all"), default="active",
+        help="a batch's loss is the mean over its active triplets, those that do not keep the margin yet, or over all: "
+        "late in training most keep it, and their zeros make the steps small. Default %(default)s",
     )  # fmt: skip
     triplet.add_argument(
         "--mining", choices=("none", "batch"), default="none",
