@@ -184,9 +184,11 @@ class Loop:
     # The state on disk.
 
     def restore(self) -> None:
-        """Go on from `last.pt`, if there is one."""
+        """Go on from `last.pt`, if there is one. Raises `UserError` if there was one, as `metrics.csv` shows."""
         path = self.run / LAST
         if not path.exists():
+            if (self.run / METRICS).exists():
+                raise UserError(f"{path}: is gone, and the run cannot go on without it; choose a new --run")
             return
         state = read_checkpoint(path, LAST_FORMAT)
         try:

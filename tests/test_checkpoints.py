@@ -278,6 +278,17 @@ def test_a_last_checkpoint_that_does_not_fit_ends_in_one_line(run, collection, t
     assert (folder / "metrics.csv").read_bytes() == before
 
 
+def test_a_run_without_its_last_checkpoint_is_not_trained_anew_over_what_it_left(run, collection, tmp_path):
+    folder, log = tmp_path / "run", tmp_path / "log"
+    shutil.copytree(run, folder)
+    (folder / "last.pt").unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    options = ("--data", collection, "--run", folder, "--epochs", 2, *TINY, *PLAIN, "--resume")
+    line = last_line(finish(start("classification_net.py", options, log), log, 2))
+    assert str(folder / "last.pt") in line
+    assert all((folder / name).read_bytes() == content for name, content in before.items())
+
+
 def test_the_settings_of_the_optimizer_come_from_the_run_and_not_from_its_checkpoint(run, collection, tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
     shutil.copytree(run, folder)
