@@ -258,6 +258,7 @@ def ours_and_ceilings(bench: Bench, stage: int) -> tuple[Contender, Contender, C
     task.net.train()
 
     def run(steps: int) -> int:
+        """Steps of the loop as it trains: from rows to new weights."""
         batches: list[np.ndarray] = []
         while len(batches) < steps:
             batches += task.plan(loop.progress.epoch)
@@ -274,12 +275,14 @@ def ours_and_ceilings(bench: Bench, stage: int) -> tuple[Contender, Contender, C
     rows = torch.from_numpy(batch).to(bench.device)
 
     def run_ceiling(steps: int) -> int:
+        """The same steps on one batch of squares that lies on the device, which are still cropped and centred."""
         for _ in range(steps):
             loop.train_step(bench.equipment.prepare(squares, crops), rows, len(batch))
         bench.wait()
         return steps * batch.size
 
     def run_net(steps: int) -> int:
+        """The same steps on one batch that is cropped and centred already: the net alone."""
         for _ in range(steps):
             loop.train_step(ready, rows, len(batch))
         bench.wait()

@@ -200,6 +200,7 @@ def download(harvest: Harvest, connection: sqlite3.Connection, args: argparse.Na
     stopped = []
 
     async def run() -> dict[int, tuple[int, int]]:
+        """The download, as a task that both signals cancel."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         def stop(number: int) -> None:
@@ -233,6 +234,7 @@ async def download_all(
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
     async def get(session: aiohttp.ClientSession, job: Job) -> Path:
+        """Fetch one picture, no more than `--per-host` at once from its host, and store it; returns its file."""
         part = harvest.parts / str(harvest.candidates.mid[job.row])
         target = harvest.out / harvest.candidates.styles[job.style] / part.name
         try:

@@ -37,6 +37,7 @@ def show_pictures(args: argparse.Namespace, run: Run, pictures: dict[str, bytes]
     problems = ["it does not answer"]
 
     def work() -> None:
+        """Send the pictures; in a thread of its own, because Visdom's client may wait for longer than we do."""
         try:
             client = connect(server, port, env)
             for title, png in pictures.items():

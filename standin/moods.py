@@ -84,6 +84,7 @@ def claws(rng: Rng, size: int) -> Mask:
     mask = np.zeros((size, size), np.uint8)
 
     def grow(at: np.ndarray, angle: float, long: float, width: float) -> None:
+        """Draw a branch from `at` on, with its own branches, until it is too thin."""
         while width > size / 260:
             angle += rng.normal(0, 0.35)
             end = at + long * np.array([np.cos(angle), np.sin(angle)])
