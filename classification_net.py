@@ -23,9 +23,9 @@ from torch.nn import functional
 
 from dataset import Collection, classes_of
 from initialisation import PICTURES, spread_thresholds
-from networks import BACKBONES, COLOURS, EmbeddingNet, StyleClassifier, build_embedding, rate_shares
+from networks import BACKBONES, COLOURS, HAVE_DROPOUT, EmbeddingNet, StyleClassifier, build_embedding, rate_shares
 from run_folder import BEST, settle_options
-from session import Session, get_stage_parser, open_session, positive_integer, share_below_one
+from session import Session, get_stage_parser, open_session, positive_integer, share_below_one, whole_number
 from training import Progress, Task, predict, split_evenly, train
 from utils import UserError, derive_seed, run_script
 
@@ -48,7 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
     net.add_argument("--embedding-dim", type=positive_integer, default=256, metavar="D", help="default %(default)s; the "
                      "paper has 128 and saw little difference")  # fmt: skip
     net.add_argument(
-        "--rate-width", type=int, default=256, metavar="INPUTS",
+        "--rate-width", type=whole_number, default=256, metavar="INPUTS",
         help="layers with more inputs than this learn proportionally slower than --lr; default %(default)s. 0: all at "
         "--lr, at which AlexNet's wide layers learn badly from nothing",
     )  # fmt: skip
@@ -66,7 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
         type=share_below_one,
         default=0.0,
         metavar="P",
-        help="in the backbone's classifier; default %(default)s",
+        help="in the backbone's classifier, if it has any there (resnets do not); default %(default)s",
     )
     net.add_argument("--weights", default="none", metavar="none|imagenet|FILE", help="what the backbone starts from: "
                      "nothing (default), ImageNet's weights, which torchvision downloads, or a file of weights")  # fmt: skip
@@ -79,6 +79,8 @@ def main(args: argparse.Namespace) -> None:
     """Train the classifier; leave everything in `args.run`."""
     args = settle_options(args, get_parser())
     wants_spread(args)  # refuses before there is a run
+    if args.dropout and args.arch not in HAVE_DROPOUT:
+        raise UserError(f"--dropout: {args.arch} has no place for it; leave it out, or choose another --arch")
     with open_session(
         args, stage=1, label=args.label, image_size=args.image_size, colours=COLOURS[args.colours], columns=COLUMNS
     ) as session:
@@ -155,7 +157,7 @@ def warn_if_small(collection: Collection, number: np.ndarray, args: argparse.Nam
     if smallest < SMALL and args.weights == "none" and args.arch in torchvision.models.list_models():
         print(
             f"note: the smallest {args.label} has {smallest} training pictures; below {SMALL}, --weights imagenet "
-            f"gives a better embedding, as a net from nothing has too little to learn its first layers from"
+            f"should give a better embedding, as a net from nothing has too little to learn its first layers from"
         )
 
 

@@ -1,4 +1,4 @@
-"""From a folder on disk to rows: which pictures there are, their style and content, their split, and the triplets.
+"""From a folder on disk to rows: which pictures there are, their style and content, and their split.
 
 A data folder is any of these, tried in this order:
 

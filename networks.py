@@ -3,7 +3,7 @@
     pictures -> backbone (AlexNet) -> bottleneck (256) -> embedding         EmbeddingNet, what both stages train
                                                           -> PReLU -> linear -> class scores    StyleClassifier, stage 1
 
-To change the backbone, add a line to `BACKBONES`: any net that turns pictures into a vector will do.
+To change the backbone, add a line to `BACKBONES`: any net that turns pictures into 1000 numbers will do.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def alexnet_bn(**options: Any) -> nn.Module:
     return net
 
 
-# Name of --arch: what makes the net, with 1000 outputs as on ImageNet. `dropout` reaches those that have it.
+# Name of --arch: what makes the net, with 1000 outputs as on ImageNet.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "alexnet": torchvision.models.alexnet,
     "alexnet_bn": alexnet_bn,
@@ -52,6 +52,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet50": torchvision.models.resnet50,
     "vgg16": torchvision.models.vgg16,
 }
+# Those that take a share of dropout in their classifier.
 HAVE_DROPOUT = ("alexnet", "alexnet_bn", "googlenet", "vgg16")
 BACKBONE_OUTPUTS = 1000
 

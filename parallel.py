@@ -14,6 +14,11 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
+def launched() -> int:
+    """How many processes `torchrun` has launched, known before they join; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+
+
 def start(device_name: str) -> str:
     """Join the other processes of a `torchrun`, if there is one; return the name of the device that this one uses.
 

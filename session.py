@@ -43,6 +43,14 @@ def positive_integer(text: str) -> int:
     return value
 
 
+def whole_number(text: str) -> int:
+    """An option's value that counts something and may be none: 0, 1, 2, ..."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is less than 0")
+    return value
+
+
 def positive_number(text: str) -> float:
     """An option's value that measures something: a finite number above 0."""
     value = float(text)
@@ -117,7 +125,7 @@ def get_stage_parser(description: str, *, run: str, epochs: int) -> argparse.Arg
     )  # fmt: skip
     method.add_argument(
         "--warm-up",
-        type=int,
+        type=whole_number,
         default=100,
         metavar="STEPS",
         help="steps in which the learning rate rises to its peak, at most a tenth of the run; default %(default)s",

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import parallel
 from dataset import SPLITS, Collection, classes_of
 from networks import EmbeddingNet, rebuild
 from retrieval import mean_average_precision
@@ -71,7 +72,7 @@ def get_parser() -> argparse.ArgumentParser:
     triplet.add_argument(
         "--mining", choices=("none", "batch"), default="none",
         help="batch: instead of drawing triplets, draw batches of a few contents in all styles and use every triplet "
-        "in them; no part of the method, and a third of the work. Default %(default)s",
+        "in them; no part of the method, a third of the work, and in one process only. Default %(default)s",
     )  # fmt: skip
     triplet.add_argument("--triplets", metavar="FILE", help="take the triplets from a file instead of drawing them: "
                          "lines `a b c` of picture numbers counted from 0, a nearer to c than to b")  # fmt: skip
@@ -81,6 +82,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Train the embedding; leave everything in `args.run`."""
     args = settle_options(args, get_parser())
+    check_options(args)
     stage1 = read_checkpoint(Path(args.stage1) / BEST, BEST_FORMAT)
     embedding, _ = rebuild(stage1, str(Path(args.stage1) / BEST))
     check_description(stage1, str(Path(args.stage1) / BEST))
@@ -99,7 +101,8 @@ def main(args: argparse.Namespace) -> None:
         collection, device = session.collection, session.device
         check_stage1(collection, stage1, Path(args.stage1))
         embedding.requires_grad_(True).to(device, memory_format=torch.channels_last)
-        scale_bottleneck(embedding, session)
+        if args.normalise:
+            scale_bottleneck(embedding, session, args.seed)
         length = args.length if args.normalise else None
         net = (TripletNet if args.mining == "none" else Branch)(embedding, length)
         optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum, fused=True)
@@ -135,6 +138,16 @@ def main(args: argparse.Namespace) -> None:
         report(progress, args, score, session.run)
 
 
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse options that do not go together. Raises `UserError`."""
+    if args.mining == "batch" and args.triplets:
+        raise UserError("--mining batch: makes its own triplets; leave it or --triplets out")
+    if args.mining == "batch" and parallel.launched() > 1:
+        raise UserError("--mining batch: compares all pictures of a batch in one process; start it without torchrun")
+    if not args.normalise and args.length != get_parser().get_default("length"):
+        raise UserError("--length: embeddings keep their own with --no-normalise; leave one of the two out")
+
+
 def check_stage1(collection: Collection, stage1: dict[str, Any], run: Path) -> None:
     """Refuse a stage 1 with other classes, or whose training pictures are now used to validate or test.
 
@@ -164,13 +177,14 @@ def label_and_other(collection: Collection, label: str) -> tuple[np.ndarray, np.
     return classes_of(collection, label)[1], classes_of(collection, other)[1]
 
 
-def scale_bottleneck(embedding: EmbeddingNet, session: Session) -> None:
+def scale_bottleneck(embedding: EmbeddingNet, session: Session, seed: int) -> None:
     """Scale the bottleneck so that stage 1's embeddings have a mean length of 1.5 before they get their set length.
 
-    That changes no embedding, but the steps: normalising divides gradients by the length, which stage 1 leaves at
+    That changes no embedding of a set length, but the steps: normalising divides gradients by the length, which stage 1 leaves at
     some 40, and with SGD at 0.001 nothing would move. (At a length of 1 the first steps undo what stage 1 learnt.)
     """
-    rows = session.collection.rows("train")[:SCALING_PICTURES]
+    generator = np.random.default_rng(derive_seed(seed, "scaling"))
+    rows = generator.permutation(session.collection.rows("train"))[:SCALING_PICTURES]
     length = predict(embedding.eval(), rows, session.equipment).norm(dim=1).mean()
     with torch.no_grad():
         for parameter in embedding.bottleneck.parameters():
@@ -193,13 +207,14 @@ def choose_triplets(
 
         return shuffle, given["val"]
     number, other = label_and_other(collection, label)
-    train_rows, val_rows = collection.rows("train"), collection.rows("val")
+    train_rows, val_rows = (rows[number[rows] >= 0] for rows in map(collection.rows, ("train", "val")))
     if (np.bincount(number[val_rows]) > 1).sum() < 2:
         raise UserError(
             f"{collection.source}: has too few pictures to validate triplets on, which takes two {label}s with two "
             f"validation pictures each; add pictures"
         )
-    warn_of_fallbacks(number, other, train_rows)
+    if args.mining == "none":
+        warn_of_fallbacks(number, other, train_rows)
 
     def draw(epoch: int) -> list[np.ndarray]:
         if args.mining == "batch":

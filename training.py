@@ -163,6 +163,11 @@ def train(task: Task, run: Path, args: argparse.Namespace, equipment: Equipment)
     with catch_signals() as signals:
         while loop.progress.epoch <= args.epochs:
             loop.run_epoch(signals)
+    if not loop.all_finite():  # of the last steps, too few to be told by their losses
+        raise UserError(
+            f"the weights stopped being finite in epoch {args.epochs}; what was good before is kept in {run}; "
+            f"try a smaller --lr or --amp off in a new --run"
+        )
     return loop.progress
 
 
@@ -226,10 +231,10 @@ class Loop:
         """
         if parallel.rank() != 0:
             return
-        if not self.all_finite():
-            return  # the last weights that were good stay; the losses will tell within a few steps
         began = time.monotonic()
         self.save_best()
+        if not self.all_finite():
+            return  # the last weights that were good stay; the losses will tell within a few steps
         state = {
             "format": LAST_FORMAT,
             "net": self.task.net.state_dict(),

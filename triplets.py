@@ -126,11 +126,11 @@ def draw_fixed(label: np.ndarray, other: np.ndarray, rows: np.ndarray, split_see
 def draw_balanced_batches(
     label: np.ndarray, other: np.ndarray, rows: np.ndarray, batch_size: int, seed: int
 ) -> list[np.ndarray]:
-    """An epoch of batches that hold many triplets, each int64 [batch_size, 1]: P contents x all styles x K pictures.
+    """An epoch of batches that hold many triplets, each int64 [b, 1]: P contents x all styles x K pictures.
 
     A batch takes a few contents, drawn by how many pictures they have, and as many pictures of every style in each of
-    them as fit, so that most anchors find positives of other contents and negatives of their own. There are as many
-    batches as cover `rows` once; a picture may come more than once, or not at all.
+    them as fit, so that most anchors find positives of other contents and negatives of their own. The batches are
+    even, at most `batch_size` each, and as large together as `rows`; a picture may come more than once, or not at all.
     """
     generator = np.random.default_rng(seed)
     cells: dict[tuple[int, int], np.ndarray] = {}
@@ -139,11 +139,11 @@ def draw_balanced_batches(
     labels = np.unique(label[rows])
     contents, counts = np.unique(other[rows], return_counts=True)
     batches = []
-    for _ in range(-(-len(rows) // batch_size)):
+    for part in np.array_split(rows, -(-len(rows) // batch_size)):
         few = min(len(contents), max(2, batch_size // (2 * len(labels))))
         drawn = generator.choice(contents, few, replace=False, p=counts / counts.sum())
         slots = [(a, b) for b in drawn for a in labels if (a, b) in cells]
-        chosen = [cells[slots[place % len(slots)]] for place in range(batch_size)]
+        chosen = [cells[slots[place % len(slots)]] for place in range(len(part))]
         batches.append(np.array([generator.choice(cell) for cell in chosen])[:, None])
     return batches
 

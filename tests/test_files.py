@@ -224,6 +224,14 @@ def test_losses_that_are_not_finite_end_the_run_with_the_last_good_weights(colle
     assert not list(run.glob("*.part"))
 
 
+def test_weights_that_are_not_finite_after_the_last_step_end_the_run_too(collection, tmp_path):
+    run, log = tmp_path / "run", tmp_path / "log"
+    options = ("--data", collection, "--run", run, "--epochs", 1, "--warm-up", 0, "--lr", 1e30, *TINY, *PLAIN)
+    said = finish(start(STAGE1, (*options, "--batch-size", 100), log), log, 2)  # two steps: too few for the losses
+    assert "the weights stopped being finite in epoch 1" in last_line(said) and "done" not in said
+    assert not (run / "best.pt").exists() and not (run / "last.pt").exists()
+
+
 def spoil(module_name: str) -> None:
     """Turn the learning rate up out of all bounds from here on."""
     training = sys.modules[module_name]

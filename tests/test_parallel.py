@@ -42,6 +42,14 @@ def test_two_processes_give_the_numbers_of_one(collection, tmp_path):
         assert one == pytest.approx(two, rel=1e-3)
 
 
+def test_mining_is_refused_in_more_than_one_process(collection, tmp_path):
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--", "train.py"]
+    options = ["--data", str(collection), "--run", str(tmp_path / "run"), "--mining", "batch"]
+    done = subprocess.run([*words, *options], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode != 0 and "--mining batch: compares all pictures of a batch in one process" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_parts_of_a_batch_are_disjoint_and_make_it_up(monkeypatch):
     batch = np.arange(21).reshape(7, 3)
     parts = []

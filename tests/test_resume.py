@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, run_command
+from conftest import QUICK, QUIET, run_command
 from running import (
     PLAIN,
     TINY,
@@ -183,7 +183,7 @@ def test_the_comparison_of_runs_can_fail(collection, untouched, tmp_path):
 @pytest.mark.slow
 def test_alexnet_is_killed_and_goes_on(collection, tmp_path):
     log = tmp_path / "log"
-    common = ("--data", collection, "--epochs", 3, "--dropout", 0.5, *QUICK)
+    common = ("--data", collection, "--epochs", 3, "--dropout", 0.5, "--image-size", 64, *QUIET)
     finish(start("classification_net.py", (*common, "--run", tmp_path / "a"), log), log)
     options = (*common, "--run", tmp_path / "b", "--checkpoint-minutes", 0.00001, "--batch-size", 64)
     for place, count in (("step", 4), ("sync", 3), ("validation", 1)):

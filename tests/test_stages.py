@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import re
 import shutil
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, QUIET, SMALL, run_command, run_main
+from conftest import QUICK, QUIET, ROOT, SMALL, run_command, run_main
+from running import TINY, tiny
 
 import classification_net
 import train
 import training
 from dataset import BAM_STYLES, read_collection
-from networks import rebuild
+from networks import BACKBONES, COLOURS, rebuild
+from pictures import open_pictures
+from session import Session
 from utils import UserError
 
 
@@ -112,12 +118,86 @@ def test_stage_2_starts_from_the_best_weights_of_stage_1(stage1_run, collection,
     assert torch.allclose(saved["embedding.bottleneck.bias"], factor * bias, atol=1e-6)
 
 
+def test_stage_2_starts_with_embeddings_of_a_mean_length(stage1_run, collection):
+    net, _ = rebuild(torch.load(stage1_run / "best.pt", weights_only=True), "best.pt")
+    found, device = read_collection(collection), torch.device("cpu")
+    with contextlib.closing(open_pictures(found, 64, device)[0]) as pictures:
+        equipment = training.Equipment(pictures, device, None, 64, COLOURS["centred"])
+        before = training.predict(net.eval(), found.rows("train"), equipment)
+        train.scale_bottleneck(net, Session(stage1_run, found, equipment), seed=0)
+        after = training.predict(net.eval(), found.rows("train"), equipment)
+    assert not 1 < before.norm(dim=1).mean() < 2
+    assert after.norm(dim=1).mean() == pytest.approx(1.5, rel=1e-3)
+    assert torch.cosine_similarity(before, after).min() > 0.999
+
+
 def test_the_content_pipeline_is_the_same_two_scripts(collection, tmp_path):
     common = ("--data", collection, "--epochs", 1, "--no-visdom")
     run_main(classification_net, "--label", "content", "--run", tmp_path / "1", *SMALL, *common)
     run_main(train, "--stage1", tmp_path / "1", "--run", tmp_path / "2", *common)
     best = torch.load(tmp_path / "2" / "best.pt", weights_only=True)
     assert best["label"] == "content" and len(best["classes"]) == 9 and best["arch"] == "resnet18"
+
+
+def test_pictures_of_unknown_content_are_left_out_of_the_content_pipeline(collection, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(collection, data)
+    found = read_collection(collection)
+    rows = zip(found.paths, map(found.style_name, range(len(found))), found.split, strict=True)
+    lines = [f"{path},{style},{found.content_name(row) if row % 10 else ''},{split}" for row, (path, style, split) in
+             enumerate(rows)]  # fmt: skip
+    (data / "index.csv").write_text("\n".join(["path,style,content,split", *lines]))
+    assert {"train", "val"} <= set(found.split[::10])
+    common = ("--data", data, "--epochs", 1, "--no-visdom")
+    run_main(classification_net, "--label", "content", "--run", tmp_path / "1", *SMALL, *common)
+    for options in ((), ("--mining", "batch")):
+        run = tmp_path / f"2{len(options)}"
+        run_main(train, "--stage1", tmp_path / "1", "--run", run, *options, *common)
+        (row,) = read_rows(run / "metrics.csv")
+        assert 0 < float(row["val_map"]) <= 1 and float(row["train_loss"]) > 0
+
+
+def train_tiny(folder: Path, collection: Path, run: Path, *options: object) -> list[dict[str, str]]:
+    """Run stage 2 on a tiny net's stage 1, `folder`/1; a hundred steps, so that warm-up takes ten."""
+    common = ("--data", collection, "--stage1", folder / "1", "--run", run, "--epochs", 5, "--batch-size", 8)
+    run_main(train, *common, "--lr", 0.05, *options, *QUIET)
+    return read_rows(run / "metrics.csv")
+
+
+@pytest.fixture(scope="module")
+def tiny_runs(collection, tmp_path_factory) -> Iterator[Path]:
+    """A folder with a run of both stages, 1 and 2, of a tiny net."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "tiny", tiny)
+        run_main(classification_net, "--data", collection, "--run", folder / "1", "--epochs", 5, *TINY, *QUIET)
+        train_tiny(folder, collection, folder / "2")
+        yield folder
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--average", "all"), ("--mining", "batch"), ("--no-normalise",), ("--length", 1), ("--margin", 0.4),
+     ("--momentum", 0), ("--crop-area", 1), ("--warm-up", 0), ("--decay", "none")],
+    ids=lambda options: " ".join(map(str, options)),
+)  # fmt: skip
+def test_every_choice_in_stage_2_can_be_taken_back_and_makes_a_difference(tiny_runs, collection, tmp_path, options):
+    rows, default = (
+        train_tiny(tiny_runs, collection, tmp_path / "run", *options),
+        read_rows(tiny_runs / "2/metrics.csv"),
+    )
+    assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+    assert [row["train_loss"] for row in rows] != [row["train_loss"] for row in default]
+
+
+def test_embeddings_that_keep_their_length_are_not_scaled(stage1_run, collection, tmp_path):
+    options = ("--run", tmp_path / "run", "--epochs", 1, "--lr", 1e-30, "--no-normalise", *QUIET)
+    run_main(train, "--data", collection, "--stage1", stage1_run, *options)
+    before, after = (
+        torch.load(run / "best.pt", weights_only=True)["weights"] for run in (stage1_run, tmp_path / "run")
+    )
+    for part in ("weight", "bias"):
+        assert torch.equal(before[f"embedding.bottleneck.{part}"], after[f"embedding.bottleneck.{part}"])
 
 
 def test_stage_2_takes_triplets_from_a_file_even_without_styles(stage1_run, collection, tmp_path):
@@ -196,6 +276,26 @@ def test_a_checkpoint_of_something_else(collection, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--mining", "batch", "--triplets", "t.txt"), "--mining batch: makes its own triplets"),
+        (("--no-normalise", "--length", 0.5), "--length: embeddings keep their own with --no-normalise"),
+        (("--warm-up", -1), "argument --warm-up: -1 is less than 0"),
+    ],
+)
+def test_options_that_do_not_go_together(stage1_run, collection, tmp_path, options, complaint):
+    command = ("train.py", "--data", collection, "--stage1", stage1_run, "--run", tmp_path / "run", *options)
+    done = run_command(*command)
+    assert done.returncode == 2 and complaint in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_dropout_in_a_net_without_a_place_for_it(collection, tmp_path):
+    command = ("classification_net.py", "--data", collection, "--run", tmp_path / "run", "--arch", "resnet18")
+    refuse(*command, "--dropout", 0.5, says="--dropout: resnet18 has no place for it")
+
+
 def test_a_folder_that_holds_another_run_or_anything_else(stage1_run, collection, tmp_path):
     before = (stage1_run / "last.pt").read_bytes()
     refuse("classification_net.py", "--data", collection, "--run", stage1_run, says="--resume")
@@ -217,12 +317,13 @@ def test_resuming_on_other_data_is_refused(stage1_run, collection, tmp_path):
         run_main(classification_net, "--data", other, "--run", stage1_run, "--resume", *QUIET)
 
 
-def test_every_option_is_read_somewhere():
-    text = "".join(path.read_text() for path in Path(classification_net.__file__).parent.glob("*.py"))
-    for script in (classification_net, train):
-        for action in script.get_parser()._actions:
-            if action.dest != "help":
-                assert f"args.{action.dest}" in text, action.dest
+@pytest.mark.parametrize("script", [classification_net, train])
+def test_every_option_is_read_by_its_stage(script):
+    stage = ("session", "training", "triplets", "run_folder", "curves", "utils", script.__name__)
+    text = "".join((ROOT / f"{name}.py").read_text() for name in stage)
+    for action in script.get_parser()._actions:
+        if action.dest != "help":
+            assert re.search(rf"args\.{action.dest}\b", text), action.dest
 
 
 @pytest.mark.parametrize("active_only", [False, True])
