@@ -180,8 +180,8 @@ def label_and_other(collection: Collection, label: str) -> tuple[np.ndarray, np.
 def scale_bottleneck(embedding: EmbeddingNet, session: Session, seed: int) -> None:
     """Scale the bottleneck so that stage 1's embeddings have a mean length of 1.5 before they get their set length.
 
-    That changes no embedding of a set length, but the steps: normalising divides gradients by the length, which stage 1 leaves at
-    some 40, and with SGD at 0.001 nothing would move. (At a length of 1 the first steps undo what stage 1 learnt.)
+    That changes no embedding of a set length, but the steps: normalising divides gradients by the length, which stage 1
+    leaves at some 40, and with SGD at 0.001 little would move. (At a length of 1 the first steps undo what it learnt.)
     """
     generator = np.random.default_rng(derive_seed(seed, "scaling"))
     rows = generator.permutation(session.collection.rows("train"))[:SCALING_PICTURES]
