@@ -120,19 +120,25 @@ def hash_net(net: TrainedNet) -> str:
 # Which pictures.
 
 
-def read_pictures(run: Run, args: argparse.Namespace) -> tuple[Collection, bool]:
+def read_pictures(run: Run, args: argparse.Namespace, any_class: bool = False) -> tuple[Collection, bool]:
     """Read the pictures that the options of `add_embedding_options` mean, and whether they are the run's own data.
 
     A run's own pictures get the order and the split that it recorded, so that the same numbers come out wherever they
     lie now; pictures that are new in its folder come last and have an empty split.
-    Raises `UserError` for data that cannot be read and for classes that the net does not know.
+    Raises `UserError` for data that cannot be read and, unless `any_class`, for classes that the net does not know.
     """
     folder, filenames, labels = args.data, args.filenames, args.labels
+    if labels is not None and filenames is None:
+        raise UserError("--labels: needs --filenames too, the list of pictures that the labels belong to")
     if folder is None and filenames is None:
         folder, filenames, labels = (
             run.config["data"]["folder"], run.settings.get("filenames"), run.settings.get("labels")
         )  # fmt: skip
         refuse_missing_folder(run, Path(folder))
+    recorded = read_split(run.folder)
+    listed = run.settings.get("filenames") if filenames is None and not args.unlabelled else None
+    if listed and sum((Path(folder) / path).exists() for path in recorded) >= SAME_DATA * len(recorded):
+        filenames, labels = listed, run.settings.get("labels")  # the run's own pictures, which may have moved
     if args.unlabelled or (filenames is None and is_unlabelled(Path(folder))):
         if filenames is not None:
             raise UserError("--unlabelled: goes with --data; a list of pictures without --labels is unlabelled anyway")
@@ -140,8 +146,8 @@ def read_pictures(run: Run, args: argparse.Namespace) -> tuple[Collection, bool]
     else:
         split_seed = run.settings.get("split_seed", 0)
         collection = read_collection(folder, filenames=filenames, labels=labels, split_seed=split_seed)
-        check_classes(collection, run)
-    recorded = read_split(run.folder)
+        if not any_class:
+            check_classes(collection, run)
     shared = sum(path in recorded for path in collection.paths)
     if shared < SAME_DATA * len(recorded):
         return collection, False
@@ -251,8 +257,7 @@ def embed_rows(run: Run, collection: Collection, rows: np.ndarray, args: argpars
     batches = [rows[start : start + args.batch_size] for start in range(0, len(rows), args.batch_size)]
     side = stored_size(net.image_size)
     bar = tqdm(total=len(rows), desc="embedding", unit="picture", disable=None, leave=False)
-    # Full precision on GPUs too, whose convolutions would otherwise round to TF32.
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False), bar:
+    with torch.inference_mode(), bar:
         for part, squares in read_batches(collection, batches, side, args.workers, run.settings.get("cache_dir")):
             if len(part):
                 embedded, scored = net.embed_squares(squares)

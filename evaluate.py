@@ -40,7 +40,7 @@ from embedding import (
 from embedding_files import FORMATS, write_embeddings
 from pictures import stored_size
 from retrieval import nearest_class, nearest_has_same, rank_all
-from run_folder import describe_device
+from run_folder import describe_device, read_split
 from show import add_show_options, show_pictures
 from triplet_network import triplet_losses
 from triplets import draw_fixed, read_triplets
@@ -149,6 +149,12 @@ def evaluate_run(folder: str, out: Path, args: argparse.Namespace, device: torch
     run = load_run(folder, device)
     collection, own = read_pictures(run, args)
     split = args.split or ("test" if own else "all")
+    elsewhere = own and args.data is not None and collection.folder.resolve() != Path(run.config["data"]["folder"])
+    if elsewhere and args.split is None:
+        print(f"note: {args.data} holds most pictures of the run by their names, so it is taken for the run's data, and "
+              f"the run's test split is evaluated; --split all takes every picture")  # fmt: skip
+    if own and not (elsewhere and split == "all"):
+        refuse_missing(run, collection, split)
     rows = choose_rows(run, collection, own, split)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -194,7 +200,6 @@ class Case:
 def choose_rows(run: Run, collection: Collection, own: bool, split: str) -> np.ndarray:
     """The rows of a collection that are evaluated, int64 [n]. Raises `UserError` where there is nothing to compare."""
     if own:
-        refuse_missing(run, collection, split)
         new = int((collection.split == "").sum())
         if new:
             print(f"note: {new} pictures are new since the run and in none of its splits")
@@ -228,10 +233,14 @@ def fixed_triplets(run: Run, collection: Collection, case: Case, own: bool, spli
     """Triplets drawn as training draws its fixed ones, or the file's that it trained on, int64 [t, 3] into the case."""
     rows, file = case.embedded.rows, run.settings.get("triplets")
     if file and own and split in SPLITS:
-        if Path(file).exists():
+        gone = read_split(run.folder).keys() - collection.paths  # then the file's numbers mean other pictures
+        if gone:
+            print(f"note: {len(gone)} of the run's pictures are gone; triplet_accuracy is on drawn triplets")
+        elif Path(file).exists():
             given = read_triplets(Path(file), collection)[split]
             return np.searchsorted(rows, given[np.isin(given, rows).all(axis=1)])
-        print(f"note: {file}, which the run took its triplets from, is gone; triplet_accuracy is on drawn triplets")
+        else:
+            print(f"note: {file}, which the run took its triplets from, is gone; triplet_accuracy is on drawn triplets")
     number = np.full(len(collection), -1, dtype=np.int64)
     other = number.copy()
     number[rows], other[rows] = case.label, case.other

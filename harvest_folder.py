@@ -75,9 +75,12 @@ class Harvest:
 def own_folder(out: Path, settings: dict[str, Any]) -> Iterator[None]:
     """Keep other harvests out of the folder, and out of an older harvest with other options."""
     hidden = out / ".harvest"
-    if not hidden.exists() and (out / "index.csv").exists():
-        raise UserError(f"{out}: holds a data folder that harvest.py did not make; give another --out")
     try:
+        if not hidden.exists() and out.exists():
+            # Somebody else's picture that is called like one of ours would be taken for it, or deleted.
+            foreign = [path.name for path in out.glob("[!.]*") if path.is_dir() or path.name == "index.csv"]
+            if foreign:
+                raise UserError(f"{out}: holds what harvest.py did not make ({min(foreign)}); give another --out")
         hidden.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(hidden / "lock")
         lock.acquire(timeout=0)

@@ -4,9 +4,29 @@ net = torch.hub.load("path/of/this/project", "style_embedding", source="local", 
 embeddings = net(["one.jpg", "another.png"])         # float32 [2, 256], each of length 1
 """  # noqa: D400
 
+import sys
 from pathlib import Path
 
-from trained import TrainedNet, load_trained
+HERE = Path(__file__).resolve().parent
+
+
+def foreign_modules() -> set[str]:
+    """Modules of the calling program that are called like ones of this project, such as a `utils` of its own."""
+    ours = {path.stem for path in HERE.glob("*.py")} - {"hubconf"}
+    return {
+        name for name in sys.modules.keys() & ours
+        if Path(getattr(sys.modules[name], "__file__", None) or "").resolve().parent != HERE
+    }  # fmt: skip
+
+
+# The program's modules step aside while ours are imported, and come back: each then has its own.
+aside = {name: sys.modules.pop(name) for name in foreign_modules()}
+sys.path.insert(0, str(HERE))
+try:
+    from trained import TrainedNet, load_trained
+finally:
+    sys.path.remove(str(HERE))
+    sys.modules.update(aside)
 
 dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL", "tqdm", "filelock"]
 

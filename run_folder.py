@@ -39,6 +39,7 @@ FREE_OPTIONS = frozenset((
     "run", "resume", "data", "filenames", "labels", "triplets", "stage1", "device", "workers", "cache", "cache_dir",
     "compile", "visdom", "visdom_server", "visdom_port", "env", "checkpoint_minutes",
 ))  # fmt: skip
+LISTS = ("filenames", "labels", "triplets")  # options that name files which evaluation reads again, from anywhere
 
 
 def settle_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -120,7 +121,8 @@ def describe_run(
         "classes": list(collection.styles if label == "style" else collection.contents),
         "styles": list(collection.styles),
         "contents": list(collection.contents),
-        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
+        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+        | {name: str(Path(vars(args)[name]).resolve()) for name in LISTS if vars(args).get(name)},
         "data": {
             "folder": str(collection.folder.resolve()),
             "fingerprint": collection.fingerprint(),

@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"--out {out}: should be a file FILE.png in a folder that exists")
     run = load_run(args.run, choose_device(args.device))
     question = ask(run, args.queries)
-    collection, _ = read_pictures(run, args)
+    collection, _ = read_pictures(run, args, any_class=True)
     wanted = choose_wanted(collection, args.content, args.queries)
     embedded = embed_collection(run, collection, args)
     say_unreadable(collection, embedded.unreadable)

@@ -33,6 +33,8 @@ COLOURS = (
 )  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")
 RIGHT, WRONG, QUIET = "#0072B2", "#D55E00", "#555555"
+MOST_CELLS = 60  # classes to a side of a confusion matrix that each have room for a name; a larger one is a map
+MOST_CLASSES = 30  # classes that a sheet of retrieved pictures asks for
 LEFT = 150  # pixels for the names at the left of a sheet
 
 
@@ -139,7 +141,7 @@ def marker(which: int) -> str:
 def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, found: str) -> bytes:
     """Draw a confusion matrix, int64 [true, found], in percent of each true class; `found` names the columns."""
     n = len(names)
-    side = 2.4 + 0.52 * n
+    side = 2.4 + 0.52 * min(n, MOST_CELLS)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axis = figure.subplots()
     share = 100 * counts / counts.sum(axis=1, keepdims=True).clip(min=1)
@@ -147,10 +149,10 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, found: 
     for row, column in np.argwhere(counts > 0).tolist() if n <= 40 else []:
         axis.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", fontsize=9,
                   color="white" if share[row, column] > 55 else "black")  # fmt: skip
-    axis.set_xticks(range(n), [plain(name) for name in names], rotation=45, ha="right", rotation_mode="anchor")
-    axis.set_yticks(
-        range(n), [f"{plain(name)} ({total})" for name, total in zip(names, counts.sum(axis=1), strict=True)]
-    )
+    named = range(0, n, -(-n // MOST_CELLS))
+    totals = counts.sum(axis=1)
+    axis.set_xticks(named, [plain(names[one]) for one in named], rotation=45, ha="right", rotation_mode="anchor")
+    axis.set_yticks(named, [f"{plain(names[one])} ({totals[one]})" for one in named])
     axis.set(xlabel=found, ylabel="true class (pictures)", title=plain(title))
     figure.colorbar(image, label="% of the true class", shrink=0.8)
     return to_png(figure, 100)
@@ -217,11 +219,14 @@ def thumbnail(path: Any, side: int) -> np.ndarray:
 def choose_queries(label: np.ndarray, other: np.ndarray, each: int) -> np.ndarray:
     """Choose `each` queries of every class, of different contents where there are some: rows, int64 [q].
 
-    `label` and `other` are int64 [n]; where no label is known, from all. The same for every run on the same pictures.
+    `label` and `other` are int64 [n]; where no label is known, from all. Of more than `MOST_CLASSES` classes as many,
+    evenly spread. The same for every run on the same pictures.
     """
     order = np.random.default_rng(derive_seed(0, "queries")).permutation(len(label))
     chosen = []
     classes = np.unique(label[label >= 0]).tolist() or [-1]
+    if len(classes) > MOST_CLASSES:
+        classes = [classes[place] for place in np.linspace(0, len(classes) - 1, MOST_CLASSES).astype(int)]
     for position, which in enumerate(classes):
         rows = order[label[order] == which]
         # Begin with another content in each class, so that the sheet shows them all.

@@ -46,7 +46,7 @@ def show_pictures(args: argparse.Namespace, run: Run, pictures: dict[str, bytes]
             problems.clear()
         except ImportError:
             problems[0] = "visdom is not installed"
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # whatever goes wrong in a view, the pictures are in the files
             problems[0] = reason(error)
 
     thread = threading.Thread(target=work, name="visdom", daemon=True)

@@ -69,8 +69,10 @@ class TrainedNet(nn.Module):
         Returns the embeddings, float32 [n, embedding_dim], and, after stage 1, class scores, float32 [n, classes].
         """
         seen = prepare(squares.to(self.mean.device), self.image_size, self.mean, self.deviation, None)
-        raw = self.embedding(seen).float()
-        scores = self.head(raw) if self.head is not None else None
+        # Full precision on GPUs too, whose convolutions would otherwise round to TF32: a copy is at distance 0.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            raw = self.embedding(seen).float()
+            scores = self.head(raw) if self.head is not None else None
         return nn.functional.normalize(raw, dim=1), scores
 
     def to_squares(self, pictures: Picture | Sequence[Picture]) -> np.ndarray:

@@ -35,7 +35,7 @@ class Interrupted(Exception):
 def run_script(get_parser: Callable[[], argparse.ArgumentParser], main: Callable[[argparse.Namespace], Any]) -> int:
     """Run a script's `main` on the command line; return its exit status.
 
-    0: done. 2: the user must change something; one line on stderr says what. 130 and 143: stopped by Ctrl-C
+    0: done. 2: the user must change something, or memory is full; one line on stderr says what. 130 and 143: stopped by Ctrl-C
     or SIGTERM after saving.
     """
     args = get_parser().parse_args()
@@ -62,6 +62,12 @@ def run_script(get_parser: Callable[[], argparse.ArgumentParser], main: Callable
         return complain(
             f"{what}: cannot be read or written: {error.strerror or error}; free some space or check its rights", 2
         )
+    except RuntimeError as error:
+        on_gpu = isinstance(error, torch.OutOfMemoryError)
+        if not on_gpu and "DefaultCPUAllocator" not in str(error):
+            raise
+        whose = "GPU" if on_gpu else "machine"
+        return complain(f"the memory of the {whose} is full; lower --batch-size, or free some of it", 2)
     return 0
 
 

@@ -8,22 +8,28 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
 import torch
-from conftest import run_command, run_main
+from conftest import QUICK, QUIET, run_command, run_main
 from PIL import Image
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import NearestNeighbors
 
+import classification_net
 import evaluate
 import figures
+import sheets
+import train
+from dataset import read_collection
 from embedding import Embedded
 from evaluate import DEFINITIONS, Case, measure
 from run_folder import read_split
@@ -95,6 +101,13 @@ def test_pictures_of_the_split_that_are_gone_are_counted_and_the_first_named(
     with pytest.raises(UserError, match=f"3 of its {len(test)} test pictures are gone.*first {test[1]}"):
         evaluate_in(tmp_path / "out", stage1_run, "--data", data)
     assert evaluate_in(tmp_path / "out", stage1_run, "--data", data, "--split", "val")["split"] == "val"
+    assert evaluate_in(tmp_path / "out", stage1_run, "--data", data, "--split", "all")["n_pictures"] == 198 - 3
+
+
+def test_labels_without_their_pictures_are_refused(stage1_run: Path, collection: Path, tmp_path: Path) -> None:
+    for data in ((), ("--data", collection), ("--data", collection, "--unlabelled")):
+        with pytest.raises(UserError, match="--labels: needs --filenames"):
+            evaluate_in(tmp_path / "out", stage1_run, *data, "--labels", tmp_path / "labels.txt")
 
 
 def test_an_empty_split_is_refused(stage1_run: Path, collection: Path, tmp_path: Path) -> None:
@@ -261,6 +274,43 @@ def test_pictures_that_moved_give_the_same_numbers(
         assert numbers[name] == pytest.approx(stage1_numbers[0][name], abs=1e-9), name
 
 
+def test_a_run_on_text_lists_is_evaluated_from_anywhere_wherever_its_pictures_are(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = copy_collection(collection, tmp_path / "data")
+    paths = [path.relative_to(data).as_posix() for path in sorted(data.rglob("*.jpg"))]
+    (tmp_path / "names.txt").write_text("\n".join(paths))
+    styles = sorted({path.split("/")[0] for path in paths})
+    (tmp_path / "labels.txt").write_text("\n".join(str(styles.index(path.split("/")[0]) % 2) for path in paths))
+    monkeypatch.chdir(tmp_path)
+    lists = ("--filenames", "names.txt", "--labels", "labels.txt")
+    run_main(classification_net, "--data", "data", *lists, "--run", "run", "--epochs", 1, *QUICK)
+    monkeypatch.chdir(collection)
+    before = evaluate_in(tmp_path / "before", tmp_path / "run")
+    data.rename(tmp_path / "moved")
+    after = evaluate_in(tmp_path / "after", tmp_path / "run", "--data", tmp_path / "moved")
+    assert after["split"] == "test"
+    assert list(after["per_style"]) == ["0", "1"]
+    assert [after[name] for name in NUMBERS] == [before[name] for name in NUMBERS]
+
+
+def test_a_triplets_file_is_not_read_for_other_pictures_than_it_numbers(
+    stage1_run: Path, collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = copy_collection(collection, tmp_path / "data")
+    found = read_collection(data)
+    rows = {split: found.rows(split).tolist() for split in ("train", "val", "test")}
+    lines = [f"{r[i]} {r[i + 1]} {r[i + 2]}" for r in rows.values() for i in range(len(r) - 2)]
+    (tmp_path / "triplets.txt").write_text("\n".join(lines))
+    options = ("--stage1", stage1_run, "--run", tmp_path / "run", "--epochs", 1, *QUIET)
+    run_main(train, "--data", data, "--triplets", tmp_path / "triplets.txt", *options)
+    own = evaluate_in(tmp_path / "own", tmp_path / "run")["triplet_accuracy"]
+    assert own * (len(rows["test"]) - 2) == pytest.approx(round(own * (len(rows["test"]) - 2)))
+    (data / found.paths[rows["train"][0]]).unlink()
+    evaluate_in(tmp_path / "fewer", tmp_path / "run")
+    assert "1 of the run's pictures are gone; triplet_accuracy is on drawn triplets" in capsys.readouterr().out
+
+
 # What is written.
 
 
@@ -376,6 +426,38 @@ def test_no_visdom_server_costs_one_line_and_nothing_else(
     assert output.out.count("visdom: the pictures are not in") == 1
     assert "Traceback" not in output.err
     assert (tmp_path / "out" / "retrieval.png").exists()
+
+
+def test_a_server_that_is_no_visdom_is_named_and_costs_nothing_else(
+    stage1_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(404)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        evaluate_in(
+            tmp_path / "out", stage1_run, "--visdom", "--visdom-server", "http://127.0.0.1", "--visdom-port", port
+        )
+        server.shutdown()
+    output = capsys.readouterr()
+    assert "(the server there answers with status 404, as if it were no Visdom); they are in the files" in output.out
+    assert "Traceback" not in output.err
+
+
+# Very many classes.
+
+
+def test_of_very_many_classes_the_drawings_stay_small() -> None:
+    counts = np.eye(300, dtype=np.int64)
+    drawn = sheets.to_pixels(sheets.draw_confusion(counts, [f"artist {n}" for n in range(300)], "run", "nearest"))
+    assert max(drawn.shape) < 4000
+    label = np.repeat(np.arange(300), 3)
+    queries = sheets.choose_queries(label, np.zeros_like(label), 2)
+    assert len(np.unique(label[queries])) == sheets.MOST_CLASSES
+    assert label[queries].max() == 299
 
 
 # The README's figures.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import resource
@@ -19,7 +20,7 @@ from conftest import QUICK, ROOT
 from running import PLAIN, TINY, assert_same_run, finish, last_line, read_rows, start, strike
 
 from run_folder import BEST_FORMAT, LAST_FORMAT, read_checkpoint
-from utils import UserError, write_json, write_whole
+from utils import UserError, run_script, write_json, write_whole
 
 STAGE1 = "classification_net.py"
 
@@ -253,6 +254,25 @@ def test_weights_kept_from_before_the_losses_went_wrong_are_finite_and_the_best(
     best = torch.load(run / "best.pt", weights_only=True)["epoch"]
     assert any(line.startswith(f"epoch {best}/") and line.endswith("(best)") for line in rows)
     assert len(read_rows(run)) >= 1
+
+
+def test_memory_that_does_not_suffice_is_said_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+
+    def fill_gpu(_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    def wrong(_: object) -> None:
+        torch.ones(2) @ torch.ones(3)
+
+    for main, what in ((lambda _: torch.empty(2**60), "machine"), (fill_gpu, "GPU")):
+        assert run_script(argparse.ArgumentParser, main) == 2
+        assert (
+            capsys.readouterr().err
+            == f"script.py: the memory of the {what} is full; lower --batch-size, or free some of it\n"
+        )
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        run_script(argparse.ArgumentParser, wrong)
 
 
 def test_what_is_written_is_whole_or_not_there(tmp_path):

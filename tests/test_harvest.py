@@ -454,6 +454,12 @@ def test_a_data_folder_that_harvest_did_not_make_is_left_alone(tmp_path, server)
     (tmp_path / "out/index.csv").write_text("path,style\n")
     with pytest.raises(UserError, match="did not make"):
         run(db, tmp_path / "out", "--per-style", 1, "--styles", "Comic")
+    (tmp_path / "own/Comic").mkdir(parents=True)
+    for number in range(3):  # called as harvest.py calls pictures, and no pictures of its making
+        (tmp_path / f"own/Comic/{number}.jpg").write_text("mine")
+    with pytest.raises(UserError, match="did not make .Comic."):
+        run(db, tmp_path / "own", "--per-style", 1, "--styles", "Comic")
+    assert len(list((tmp_path / "own").rglob("*"))) == 4
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"):
         run(db, tmp_path / "file", "--per-style", 1, "--styles", "Comic")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import cv2
@@ -59,6 +58,25 @@ def test_torch_hub_gives_a_ready_net_from_anywhere(
     torch.testing.assert_close(torch.load(tmp_path / "embeddings.pt"), net(files), atol=1e-5, rtol=0)
 
 
+def test_a_program_with_modules_of_the_same_names_keeps_its_own(
+    stage2_run: Path, files: list[Path], tmp_path: Path, net: TrainedNet
+) -> None:
+    for name in ("utils", "dataset", "networks"):
+        (tmp_path / f"{name}.py").write_text(f"MINE = '{name}'\n")
+    program = (
+        "import sys, torch, utils, dataset\n"
+        f"net = torch.hub.load({str(ROOT)!r}, 'style_embedding', source='local', weights={str(stage2_run)!r})\n"
+        "torch.save(net(sys.argv[1:]), 'embeddings.pt')\n"
+        "import utils as again\n"
+        "assert again is utils and sys.modules['dataset'] is dataset\n"
+        "print(utils.MINE, dataset.MINE)\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    done = run_command("program.py", *files, cwd=tmp_path)
+    assert done.stdout.split()[-2:] == ["utils", "dataset"], done.stderr
+    torch.testing.assert_close(torch.load(tmp_path / "embeddings.pt"), net(files), atol=1e-5, rtol=0)
+
+
 def test_embeddings_have_length_1_and_do_not_depend_on_the_company(net: TrainedNet, files: list[Path]) -> None:
     together = net(files)
     assert together.shape == (5, 256)
@@ -110,4 +128,3 @@ def test_the_three_lines_of_the_readme_work_without_hub(stage2_run: Path, files:
     )
     done = run_command("-c", program)
     assert done.stdout.strip() == "(2, 256)", done.stderr
-    assert sys.executable

@@ -68,6 +68,15 @@ def test_a_content_that_is_not_there_is_refused_with_those_that_are(run: Path, d
         run_main(search, run, data / "Comic" / "bird" / "bird_0000.jpg", "--data", data, "--content", "ship")
 
 
+def test_styles_that_the_net_was_not_trained_on_are_found_too(
+    run: Path, data: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (data / "Scary").rename(data / "Cubism")
+    found = find(capsys, run, data / "Cubism/bird/bird_0000.jpg", "--data", data, "--content", "bird", "--top", 5)
+    assert len(found) == 5
+    assert any("Cubism/bird/bird_0001.jpg" in row[2] for row in found)
+
+
 def test_a_sheet_that_cannot_be_drawn_is_refused_before_the_work(run: Path, data: Path) -> None:
     for out in ("sheet.gif", "no folder/sheet.png"):
         with pytest.raises(UserError, match="--out"):
