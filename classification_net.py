@@ -23,7 +23,16 @@ from torch.nn import functional
 
 from dataset import Collection, classes_of
 from initialisation import PICTURES, spread_thresholds
-from networks import BACKBONES, COLOURS, HAVE_DROPOUT, EmbeddingNet, StyleClassifier, build_embedding, rate_shares
+from networks import (
+    BACKBONES,
+    COLOURS,
+    HAVE_DROPOUT,
+    MAX_EMBEDDING_DIM,
+    EmbeddingNet,
+    StyleClassifier,
+    build_embedding,
+    rate_shares,
+)  # fmt: skip
 from run_folder import BEST, settle_options
 from session import Session, get_stage_parser, open_session, positive_integer, share_below_one, whole_number
 from training import Progress, Task, predict, split_evenly, train
@@ -45,7 +54,7 @@ def get_parser() -> argparse.ArgumentParser:
     net.add_argument(
         "--arch", choices=tuple(BACKBONES), default="alexnet", help="the backbone; default %(default)s, as published"
     )
-    net.add_argument("--embedding-dim", type=positive_integer, default=256, metavar="D", help="default %(default)s; the "
+    net.add_argument("--embedding-dim", type=embedding_width, default=256, metavar="D", help="default %(default)s; the "
                      "paper has 128 and saw little difference")  # fmt: skip
     net.add_argument(
         "--rate-width", type=whole_number, default=256, metavar="INPUTS",
@@ -111,6 +120,14 @@ def main(args: argparse.Namespace) -> None:
         task = Task(net, optimizer, plan, losses, validate, COLUMNS, "val_accuracy", rebuild)
         progress = train(task, session.run, args, session.equipment)
         report(progress, session.run)
+
+
+def embedding_width(text: str) -> int:
+    """A number of dimensions that a checkpoint may have."""
+    number = positive_integer(text)
+    if number > MAX_EMBEDDING_DIM:
+        raise argparse.ArgumentTypeError(f"{text} is more than {MAX_EMBEDDING_DIM}")
+    return number
 
 
 def wants_spread(args: argparse.Namespace) -> bool:

@@ -222,8 +222,8 @@ def load_safely(path: Path) -> dict[str, Any]:
         # torch.load raises all kinds of things for damaged and foreign files; its texts are long and advise unsafe
         # loading.
         raise UserError(
-            f"{path}: is damaged, or no file of weights as torch.save writes them ({type(error).__name__}); take "
-            f"another, or train it anew"
+            f"{path}: is damaged, or no file of weights as torch.save writes them since torch 1.6 "
+            f"({type(error).__name__}); take another, save an old one anew, or train it anew"
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no weights; is it a checkpoint of something else?")

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from utils import UserError
+
 
 def launched() -> int:
     """How many processes `torchrun` has launched, known before they join; 1 without it."""
@@ -28,7 +30,10 @@ def start(device_name: str) -> str:
         return device_name
     on_gpu = device_name != "cpu" and torch.cuda.is_available()
     if on_gpu:
-        device_name = f"cuda:{int(os.environ['LOCAL_RANK'])}"
+        place, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if place >= count:
+            raise UserError(f"--nproc_per_node: this machine has {count} GPU(s); start as many processes, or fewer")
+        device_name = f"cuda:{place}"
         torch.cuda.set_device(device_name)
     # Long enough for the first process to read the pictures while the others wait.
     distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(hours=6))
@@ -63,6 +68,13 @@ def wrap(net: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cuda":
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     return DistributedDataParallel(net, device_ids=[device] if device.type == "cuda" else None)
+
+
+def share_buffers(net: nn.Module) -> None:
+    """Give every process the first one's counts of batch norm, which each keeps for itself on CPUs."""
+    if world() > 1:
+        for buffer in net.buffers():
+            distributed.broadcast(buffer, 0)
 
 
 def sum_over_processes(values: Tensor) -> Tensor:

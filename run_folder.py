@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import os
 import platform
 import sys
 from datetime import datetime
@@ -39,14 +40,16 @@ FREE_OPTIONS = frozenset((
     "run", "resume", "data", "filenames", "labels", "triplets", "stage1", "device", "workers", "cache", "cache_dir",
     "compile", "visdom", "visdom_server", "visdom_port", "env", "checkpoint_minutes",
 ))  # fmt: skip
-LISTS = ("filenames", "labels", "triplets")  # options that name files which evaluation reads again, from anywhere
+# Files that are read again later, from wherever that is started; a run that goes on takes its own unless told others.
+INPUTS = ("filenames", "labels", "triplets", "stage1")
 
 
 def settle_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Decide what a start in `args.run` means; return the options that hold.
 
-    A new folder: the options as given. With `--resume` on a run: the run's own options for all that changes what is
-    computed. Raises `UserError` for a folder that holds another run, and for options that contradict the run's.
+    A new folder, or one in which nothing was trained: the options as given. With `--resume` on a run: the run's own
+    options for all that changes what is computed, and its own data and files where no others are given.
+    Raises `UserError` for a folder that holds another run, and for options that contradict the run's.
     """
     folder = Path(args.run)
     if not (folder / CONFIG).exists():
@@ -55,14 +58,19 @@ def settle_options(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
         if foreign or (folder.exists() and not folder.is_dir()):
             raise UserError(f"--run {folder}: exists but holds no run; choose another folder")
         return args
-    if not args.resume:
+    if not args.resume and has_begun(folder):
         raise UserError(f"--run {folder}: holds a run already; go on with it by --resume, or choose another --run")
-    stored = read_json(folder / CONFIG).get("settings")
-    if not isinstance(stored, dict):
+    stored, data = (read_json(folder / CONFIG).get(name) for name in ("settings", "data"))
+    if not isinstance(stored, dict) or not isinstance(data, dict):
         raise UserError(f"{folder / CONFIG}: holds no settings; it is not from this project, choose another --run")
+    if not has_begun(folder):
+        return args
     checked = check_settings(stored, parser, folder / CONFIG)
     settled = argparse.Namespace(**vars(args))
+    own = {name: stored.get(name) for name in INPUTS} | {"data": data.get("folder")}
     for name, value in vars(args).items():
+        if name in own and isinstance(own[name], str) and value == parser.get_default(name):
+            setattr(settled, name, own[name])
         if name in FREE_OPTIONS or name not in stored:
             continue
         if value != checked[name] and value != parser.get_default(name):
@@ -71,7 +79,18 @@ def settle_options(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
                 f"option out, or choose a new --run"
             )
         setattr(settled, name, checked[name])
+    kept = [
+        f"--{name.replace('_', '-')} {value}" for name, value in checked.items() if value != parser.get_default(name)
+    ]
+    if kept and os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        print(f"the run goes on with the options that it was started with: {' '.join(kept)}")
     return settled
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a run folder holds more than the description of a run, which is all that a refused start leaves."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return any(not name.startswith(".") and name not in (CONFIG, SPLIT) for name in there)
 
 
 def check_settings(stored: dict[str, Any], parser: argparse.ArgumentParser, where: Path) -> dict[str, Any]:
@@ -122,7 +141,7 @@ def describe_run(
         "styles": list(collection.styles),
         "contents": list(collection.contents),
         "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-        | {name: str(Path(vars(args)[name]).resolve()) for name in LISTS if vars(args).get(name)},
+        | {name: str(Path(vars(args)[name]).resolve()) for name in INPUTS if vars(args).get(name)},
         "data": {
             "folder": str(collection.folder.resolve()),
             "fingerprint": collection.fingerprint(),
@@ -148,7 +167,7 @@ def describe_device(device: torch.device) -> str:
 
 def begin_or_continue(folder: Path, config: dict[str, Any], collection: Collection) -> None:
     """Write `config.json` and `split.csv` of a new run; of a run that goes on, check that the data are the same."""
-    if not (folder / CONFIG).exists():
+    if not has_begun(folder):
         write_split(folder / SPLIT, collection)
         write_json(folder / CONFIG, config)  # last: a folder with a config is a run
         return

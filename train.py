@@ -37,6 +37,7 @@ COLUMNS = (
     "epoch", "train_loss", "train_triplet_accuracy", "val_loss", "val_triplet_accuracy", "val_map", "lr",
     "images_per_second", "seconds",
 )  # fmt: skip
+OF_ITS_OWN = {"format", "stage", "weights", "epoch", "score"}  # what a stage's best.pt does not share with the other's
 BOTTLENECK_LENGTH = 1.5  # of stage 1's embeddings, on average, when stage 2 starts
 SCALING_PICTURES = 512  # on which that average is taken
 
@@ -86,6 +87,7 @@ def main(args: argparse.Namespace) -> None:
     stage1 = read_checkpoint(Path(args.stage1) / BEST, BEST_FORMAT)
     embedding, _ = rebuild(stage1, str(Path(args.stage1) / BEST))
     check_description(stage1, str(Path(args.stage1) / BEST))
+    check_same_stage1(stage1, args)
     label, colours = stage1["label"], (tuple(stage1["colour_mean"]), tuple(stage1["colour_deviation"]))
     # Triplets on pictures of unknown style: only stage 1 can say what was for training.
     known = read_split(Path(args.stage1)) if args.triplets and args.filenames and not args.labels else None
@@ -116,7 +118,10 @@ def main(args: argparse.Namespace) -> None:
 
         def losses(outputs: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
             if args.mining == "batch":
-                return batch_losses(outputs, label_of[rows[:, 0]], other_of[rows[:, 0]], args.margin)
+                anchors = rows[:, 0]
+                return batch_losses(
+                    outputs, label_of[anchors], other_of[anchors], args.margin, args.average == "active"
+                )
             return triplet_losses(*outputs, args.margin)
 
         def validate() -> dict[str, float]:
@@ -128,9 +133,10 @@ def main(args: argparse.Namespace) -> None:
                 "val_map": mean_average_precision(embeddings, val_labels),
             }
 
-        # Triplets from a file may come without styles, and then there is no retrieval to score.
-        score = "val_map" if collection.styles else "val_triplet_accuracy"
-        kept = {name: value for name, value in stage1.items() if name not in ("format", "weights", "epoch", "score")}
+        # With triplets from a file there may be no style of two validation pictures, and so no retrieval to score.
+        pairs = bool((torch.bincount(val_labels[val_labels >= 0]) > 1).any())
+        score = "val_map" if pairs else "val_triplet_accuracy"
+        kept = {name: value for name, value in stage1.items() if name not in OF_ITS_OWN}
         task = Task(
             net, optimizer, draw, losses, validate, COLUMNS, score, {**kept, "stage": 2}, args.average == "active"
         )
@@ -142,6 +148,8 @@ def check_options(args: argparse.Namespace) -> None:
     """Refuse options that do not go together. Raises `UserError`."""
     if args.mining == "batch" and args.triplets:
         raise UserError("--mining batch: makes its own triplets; leave it or --triplets out")
+    if args.mining == "batch" and args.batch_size < 4:
+        raise UserError(f"--batch-size {args.batch_size}: holds no triplets; --mining batch takes 4 at least")
     if args.mining == "batch" and parallel.launched() > 1:
         raise UserError("--mining batch: compares all pictures of a batch in one process; start it without torchrun")
     if not args.normalise and args.length != get_parser().get_default("length"):
@@ -169,6 +177,19 @@ def check_stage1(collection: Collection, stage1: dict[str, Any], run: Path) -> N
             f"--stage1 {run}: {len(leaked)} pictures that it was trained on are now for validation or test, first "
             f"{leaked[0]}; use the same data and --split-seed for both stages"
         )
+
+
+def check_same_stage1(stage1: dict[str, Any], args: argparse.Namespace) -> None:
+    """Refuse to go on with another stage 1 than the run began with. Raises `UserError`."""
+    path = Path(args.run) / BEST
+    if args.resume and path.exists():
+        before = read_checkpoint(path, BEST_FORMAT)
+        changed = [name for name in before.keys() & stage1.keys() - OF_ITS_OWN if before[name] != stage1[name]]
+        if changed:
+            raise UserError(
+                f"--stage1 {args.stage1}: has {min(changed)} {stage1[min(changed)]}, the one that {args.run} began with "
+                f"{before[min(changed)]}; give that one"
+            )
 
 
 def label_and_other(collection: Collection, label: str) -> tuple[np.ndarray, np.ndarray]:
@@ -200,6 +221,8 @@ def choose_triplets(
     """
     if args.triplets:
         given = read_triplets(Path(args.triplets), collection)
+        counts = ", ".join(f"{len(rows)} {split}" for split, rows in given.items())
+        print(f"triplets: {counts}; those of {args.triplets} whose three pictures are not in one split are left out")
 
         def shuffle(epoch: int) -> list[np.ndarray]:
             order = np.random.default_rng(derive_seed(args.seed, "order", epoch)).permutation(given["train"])
@@ -215,6 +238,10 @@ def choose_triplets(
         )
     if args.mining == "none":
         warn_of_fallbacks(number, other, train_rows)
+    elif len(np.unique(other[train_rows])) == 1 and other[train_rows[0]] >= 0:
+        raise UserError(
+            "--mining batch: takes positives of another content, and all pictures have the same; leave it out"
+        )
 
     def draw(epoch: int) -> list[np.ndarray]:
         if args.mining == "batch":

@@ -283,6 +283,7 @@ class Loop:
         task.net.train()
         self.train_steps(batches, signals)
         task.net.eval()
+        parallel.share_buffers(task.net)
         validating = time.monotonic()
         validated = task.validate()
         row = {

@@ -64,22 +64,25 @@ def triplet_losses(anchor: Tensor, positive: Tensor, negative: Tensor, margin: f
     return losses, near < far
 
 
-def batch_losses(embeddings: Tensor, label: Tensor, other: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+def batch_losses(
+    embeddings: Tensor, label: Tensor, other: Tensor, margin: float, active_only: bool
+) -> tuple[Tensor, Tensor]:
     """The same loss over all triplets that a batch holds, for each picture as the anchor (`--mining batch`).
 
     `embeddings` is float [n, d]; `label` and `other`, int64 [n], are style and content, -1 where unknown. A positive
     has the anchor's style and another content, a negative another style and the anchor's content, as when triplets are
-    drawn; an anchor whose content is unknown takes any content. Returns the mean over each anchor's triplets whose
-    loss is not zero, float [n] (0 for an anchor without), and whether most of its triplets are right, bool [n].
+    drawn; an anchor whose content is unknown takes any content. Returns the mean over each anchor's triplets, or over
+    those whose loss is not zero, and the share of its triplets that are right; float [n] each, 0 for an anchor without.
     """
     near = torch.cdist(embeddings, embeddings, compute_mode="donot_use_mm_for_euclid_dist")
     same_label, same_other = label[:, None] == label, other[:, None] == other
     unknown = (other < 0)[:, None]
-    positive = same_label & (~same_other | unknown)
+    positive = same_label & (~same_other & (other >= 0) | unknown)
     positive = positive & ~torch.eye(len(label), dtype=torch.bool, device=label.device)
     negative = ~same_label & (same_other | unknown)
     valid = positive[:, :, None] & negative[:, None, :]
     losses = functional.relu(near[:, :, None] - near[:, None, :] + margin) * valid
-    active = (losses > 0).sum(dim=(1, 2))
+    count = valid.sum(dim=(1, 2)).clamp(min=1)
     right = ((near[:, :, None] < near[:, None, :]) & valid).sum(dim=(1, 2))
-    return losses.sum(dim=(1, 2)) / active.clamp(min=1), 2 * right > valid.sum(dim=(1, 2))
+    counted = (losses > 0).sum(dim=(1, 2)).clamp(min=1) if active_only else count
+    return losses.sum(dim=(1, 2)) / counted, right / count

@@ -129,8 +129,9 @@ def draw_balanced_batches(
     """An epoch of batches that hold many triplets, each int64 [b, 1]: P contents x all styles x K pictures.
 
     A batch takes a few contents, drawn by how many pictures they have, and as many pictures of every style in each of
-    them as fit, so that most anchors find positives of other contents and negatives of their own. The batches are
-    even, at most `batch_size` each, and as large together as `rows`; a picture may come more than once, or not at all.
+    them as fit, so that most anchors find positives of other contents and negatives of their own; of the styles, if two
+    contents of all are more than fit, as many as fit. The batches are even, at most `batch_size` each, and as large
+    together as `rows`; a picture may come more than once, or not at all.
     """
     generator = np.random.default_rng(seed)
     cells: dict[tuple[int, int], np.ndarray] = {}
@@ -142,7 +143,10 @@ def draw_balanced_batches(
     for part in np.array_split(rows, -(-len(rows) // batch_size)):
         few = min(len(contents), max(2, batch_size // (2 * len(labels))))
         drawn = generator.choice(contents, few, replace=False, p=counts / counts.sum())
-        slots = [(a, b) for b in drawn for a in labels if (a, b) in cells]
+        some = (
+            labels if 2 * len(labels) <= len(part) else generator.choice(labels, max(2, len(part) // 2), replace=False)
+        )
+        slots = [(a, b) for b in drawn for a in some if (a, b) in cells]
         chosen = [cells[slots[place % len(slots)]] for place in range(len(part))]
         batches.append(np.array([generator.choice(cell) for cell in chosen])[:, None])
     return batches

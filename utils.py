@@ -35,8 +35,8 @@ class Interrupted(Exception):
 def run_script(get_parser: Callable[[], argparse.ArgumentParser], main: Callable[[argparse.Namespace], Any]) -> int:
     """Run a script's `main` on the command line; return its exit status.
 
-    0: done. 2: the user must change something, or memory is full; one line on stderr says what. 130 and 143: stopped by Ctrl-C
-    or SIGTERM after saving.
+    0: done. 2: the user must change something, or memory is full; one line on stderr says what. 130 and 143: stopped
+    by Ctrl-C or SIGTERM after saving.
     """
     args = get_parser().parse_args()
     for stream in (sys.stdout, sys.stderr):

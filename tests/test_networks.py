@@ -160,21 +160,25 @@ def test_branches_have_the_length_that_was_set_and_none_leaves_it_alone():
     assert torch.equal(Branch(embedding, None)(pictures), embedding(pictures))
 
 
-def test_mining_in_the_batch_uses_every_valid_triplet_and_no_other():
+@pytest.mark.parametrize("active_only", [True, False])
+def test_mining_in_the_batch_uses_every_valid_triplet_and_no_other(active_only):
     torch.manual_seed(3)
     embeddings = torch.nn.functional.normalize(torch.randn(12, 4), dim=1)
     label, other = (
         torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 0]),
         torch.tensor([0, 1, 1, 2, 0, 1, 2, 2, 0, 1, 0, -1]),
     )
-    found, right = batch_losses(embeddings, label, other, margin=0.5)
+    found, right = batch_losses(embeddings, label, other, 0.5, active_only)
     for a in range(12):
         known = other[a] >= 0
-        positives = [p for p in range(12) if p != a and label[p] == label[a] and not (known and other[p] == other[a])]
+        positives = [
+            p for p in range(12)
+            if p != a and label[p] == label[a] and (not known or (other[p] >= 0 and other[p] != other[a]))
+        ]  # fmt: skip
         negatives = [n for n in range(12) if label[n] != label[a] and (not known or other[n] == other[a])]
         triplets = [(p, n) for p in positives for n in negatives]
         rows = torch.tensor([(a, p, n) for p, n in triplets])
         losses, correct = triplet_losses(*embeddings[rows].unbind(dim=1), margin=0.5)
-        expected = losses[losses > 0].mean().item() if (losses > 0).any() else 0.0
-        assert found[a].item() == pytest.approx(expected, abs=1e-4)
-        assert bool(right[a]) == (2 * correct.sum() > len(triplets))
+        counted = losses[losses > 0] if active_only else losses
+        assert found[a].item() == pytest.approx(counted.mean().item() if len(counted) else 0.0, abs=1e-4)
+        assert right[a].item() == pytest.approx(correct.float().mean().item())

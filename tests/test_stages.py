@@ -188,6 +188,48 @@ def test_every_choice_in_stage_2_can_be_taken_back_and_makes_a_difference(tiny_r
     )
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
     assert [row["train_loss"] for row in rows] != [row["train_loss"] for row in default]
+    assert all(float(row["train_loss"]) > 0 for row in rows) and float(rows[0]["train_triplet_accuracy"]) > 0
+
+
+@pytest.fixture(scope="module")
+def alexnet_losses(collection, tmp_path_factory) -> list[str]:
+    """The loss of an epoch of stage 1 with AlexNet at the defaults."""
+    return train_alexnet(collection, tmp_path_factory.mktemp("alexnet") / "run")
+
+
+def train_alexnet(collection: Path, run: Path, *options: object) -> list[str]:
+    """Train AlexNet for an epoch; return its training loss, and leave nothing of its gigabyte."""
+    common = ("--data", collection, "--run", run, "--epochs", 1, "--image-size", 64, *QUIET)
+    run_main(classification_net, *common, *options)
+    losses = [row["train_loss"] for row in read_rows(run / "metrics.csv")]
+    shutil.rmtree(run)
+    return losses
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--init", "he"), ("--init", "torchvision"), ("--rate-width", 0), ("--dropout", 0.5)],
+    ids=lambda options: " ".join(map(str, options)),
+)  # fmt: skip
+def test_every_choice_for_alexnet_can_be_taken_back_and_makes_a_difference(
+    alexnet_losses, collection, tmp_path, options
+):
+    losses = train_alexnet(collection, tmp_path / "run", *options)
+    assert np.isfinite(float(losses[0])) and losses != alexnet_losses
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--colours", "unit"), ("--crop-area", 1), ("--decay", "none"), ("--warm-up", 0)],
+    ids=lambda options: " ".join(map(str, options)),
+)  # fmt: skip
+def test_every_choice_in_stage_1_can_be_taken_back_and_makes_a_difference(tiny_runs, collection, tmp_path, options):
+    run_main(
+        classification_net, "--data", collection, "--run", tmp_path / "run", "--epochs", 5, *TINY, *QUIET, *options
+    )
+    rows, default = read_rows(tmp_path / "run/metrics.csv"), read_rows(tiny_runs / "1/metrics.csv")
+    assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+    assert [row["train_loss"] for row in rows] != [row["train_loss"] for row in default]
 
 
 def test_embeddings_that_keep_their_length_are_not_scaled(stage1_run, collection, tmp_path):
@@ -282,6 +324,7 @@ def test_a_checkpoint_of_something_else(collection, tmp_path):
         (("--mining", "batch", "--triplets", "t.txt"), "--mining batch: makes its own triplets"),
         (("--no-normalise", "--length", 0.5), "--length: embeddings keep their own with --no-normalise"),
         (("--warm-up", -1), "argument --warm-up: -1 is less than 0"),
+        (("--mining", "batch", "--batch-size", 3), "--batch-size 3: holds no triplets"),
     ],
 )
 def test_options_that_do_not_go_together(stage1_run, collection, tmp_path, options, complaint):
@@ -307,6 +350,58 @@ def test_a_folder_that_holds_another_run_or_anything_else(stage1_run, collection
 def test_options_that_contradict_the_run_that_is_resumed(stage1_run, collection):
     with pytest.raises(UserError, match=r"--lr 0.5: the run in .* was started with 0.001"):
         run_main(classification_net, "--data", collection, "--run", stage1_run, "--resume", "--lr", 0.5)
+
+
+def test_a_start_that_was_refused_leaves_its_folder_to_the_corrected_command(collection, tmp_path):
+    options = ("--data", collection, "--run", tmp_path / "run", "--epochs", 1, *QUIET)
+    with pytest.raises(UserError, match="too small"):
+        run_main(classification_net, *options, "--image-size", 32)
+    run_main(classification_net, *options, "--image-size", 64)
+    assert json.loads((tmp_path / "run/config.json").read_text())["settings"]["image_size"] == 64
+
+
+def test_a_resumed_run_keeps_its_data_its_stage_1_and_its_triplets(stage1_run, collection, tmp_path, capsys):
+    found = read_collection(collection)
+    rows = {split: found.rows(split).tolist() for split in ("train", "val")}
+    lines = [f"{r[i]} {r[i + 1]} {r[i + 2]}" for r in rows.values() for i in range(0, len(r) - 2, 3)]
+    (tmp_path / "triplets.txt").write_text(
+        "\n".join([*lines, f"{rows['train'][0]} {rows['train'][1]} {rows['val'][0]}"])
+    )
+    options = ("--triplets", tmp_path / "triplets.txt", "--epochs", 2, *QUIET)
+    run_main(train, "--data", collection, "--stage1", stage1_run, "--run", tmp_path / "run", *options)
+    said = capsys.readouterr().out
+    assert f"triplets: {len(rows['train']) // 3} train, {len(rows['val']) // 3} val, 0 test; those of" in said
+    run_main(train, "--run", tmp_path / "run", "--resume", "--no-visdom")
+    said = capsys.readouterr().out
+    assert "started with: --epochs 2 --amp off" in said
+    assert "triplets: " in said
+    other = tmp_path / "other"
+    run_main(classification_net, "--data", collection, "--run", other, "--epochs", 1, *QUICK, "--image-size", 72)
+    with pytest.raises(UserError, match="has image_size 72, the one that .* began with 64"):
+        run_main(train, "--run", tmp_path / "run", "--resume", "--stage1", other)
+
+
+def test_without_two_validation_pictures_of_a_style_triplets_choose_the_best_epoch(stage1_run, collection, tmp_path):
+    split = {row["path"]: row["split"] for row in read_rows(stage1_run / "split.csv")}
+    seen = set()
+    with (tmp_path / "index.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "style", "split"))
+        for path, name in split.items():
+            style = path.split("/")[0]
+            if name == "train" or (style, name) not in seen:
+                writer.writerow((path, style, name))
+                seen.add((style, name))
+    for style in {style for style, _ in seen}:
+        (tmp_path / style).symlink_to(collection / style)
+    found = read_collection(tmp_path)
+    rows = {name: found.rows(name).tolist() for name in ("train", "val")}
+    assert len(rows["val"]) >= 3
+    (tmp_path / "triplets.txt").write_text("\n".join(f"{r[0]} {r[1]} {r[2]}" for r in rows.values()))
+    run_main(train, "--data", tmp_path, "--triplets", tmp_path / "triplets.txt", "--stage1", stage1_run,
+             "--run", tmp_path / "run", "--epochs", 1, *QUIET)  # fmt: skip
+    assert read_rows(tmp_path / "run/metrics.csv")[0]["val_map"] == ""
+    assert (tmp_path / "run/best.pt").exists()
 
 
 def test_resuming_on_other_data_is_refused(stage1_run, collection, tmp_path):

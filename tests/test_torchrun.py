@@ -12,19 +12,25 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from running import PLAIN, TINY, read_rows
+from running import PLAIN, TINY, read_rows, tiny
 
-# A small net without batch norm, which on CPUs would count over each process's part of a batch.
+import networks
+from dataset import read_collection
+from trained import load_trained
+
+# A small net without batch norm, which on CPUs counts over each process's part of a batch; and one with it.
 SCRIPT = """
 import os, sys
 import torch
 from torch import nn
-sys.path[:0] = [{root!r}]
+sys.path[:0] = [{root!r}, {root!r} + '/tests']
 import networks
 from utils import run_script
 torch.set_num_threads(1)
 networks.BACKBONES["tiny"] = lambda **_: nn.Sequential(
     nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 1000))
+from running import tiny
+networks.BACKBONES["normed"] = tiny
 module = __import__({name!r})
 with open({pids!r}, "a") as file:
     file.write(os.environ.get("RANK", "0") + " " + str(os.getpid()) + "\\n")
@@ -86,6 +92,19 @@ def test_two_processes_train_stage_1_like_one_and_speak_once(collection, stage1,
     said = finish(start(tmp_path, 2, "classification_net", "--data", collection, "--run", tmp_path / "run", *TINY))
     assert_close(tmp_path / "run", stage1)
     assert said.count("2 process(es)") == 1 and said.count("epoch 1/") == 1 and said.count("done:") == 1
+
+
+def test_with_batch_norm_two_processes_validate_the_weights_that_they_keep(collection, tmp_path, monkeypatch):
+    options = ("--data", collection, "--run", tmp_path / "run", *TINY, "--arch", "normed")
+    finish(start(tmp_path, 2, "classification_net", *options))
+    best = max(read_rows(tmp_path / "run"), key=lambda row: float(row["val_accuracy"]))
+    monkeypatch.setitem(networks.BACKBONES, "normed", tiny)
+    net, found = load_trained(tmp_path / "run"), read_collection(collection)
+    val = found.rows("val")
+    squares = net.to_squares([found.folder / found.paths[row] for row in val])
+    scores = net.embed_squares(torch.from_numpy(squares))[1]
+    loss = torch.nn.functional.cross_entropy(scores, torch.from_numpy(found.style[val]))
+    assert loss.item() == pytest.approx(float(best["val_loss"]), rel=1e-4)
 
 
 @pytest.mark.slow

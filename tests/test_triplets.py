@@ -111,6 +111,21 @@ def test_balanced_batches_are_even_and_no_more_pictures_than_an_epoch_of_the_pla
     assert sum(len(batch) for batch in draw_balanced_batches(style, content, rows[:701], 64, seed=1)) == 701
 
 
+@pytest.mark.parametrize("size", [4, 8, 11, 16, 22])
+def test_small_balanced_batches_hold_positives_and_negatives_and_reach_every_style(size):
+    style, content = (numbers.ravel() for numbers in np.meshgrid(np.arange(11), np.arange(9)))
+    style, content, rows = np.tile(style, 4), np.tile(content, 4), np.arange(4 * 99)
+    anchors = set()
+    for batch in draw_balanced_batches(style, content, rows, size, seed=1):
+        labels, others = style[batch[:, 0]], content[batch[:, 0]]
+        positive = (labels[:, None] == labels) & (others[:, None] != others)
+        negative = (labels[:, None] != labels) & (others[:, None] == others)
+        useful = positive.any(axis=1) & negative.any(axis=1)
+        assert useful.sum() >= len(batch) - 1
+        anchors |= set(labels[useful].tolist())
+    assert anchors == set(range(11))
+
+
 def write_triplets(folder: Path, text: str) -> Path:
     path = folder / "triplets.txt"
     path.write_text(text)
