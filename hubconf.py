@@ -1,4 +1,4 @@
-"""For programs that want the embedding and not the scripts:
+"""For programs that want the embedding and not the scripts, whatever their own modules are called:
 
 net = torch.hub.load("path/of/this/project", "style_embedding", source="local", weights="runs/stage2/best.pt")
 embeddings = net(["one.jpg", "another.png"])         # float32 [2, 256], each of length 1

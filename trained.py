@@ -5,7 +5,8 @@
     embeddings = net(["one.jpg", "another.png"])         # float32 [2, 256], each of length 1
     far = (embeddings[0] - embeddings[1]).norm()         # between 0, the same style, and 2
 
-Works in any program that finds this folder on its Python path; `hubconf.py` offers the same through `torch.hub`.
+Works in any program that finds this folder on its Python path and has no modules of the same names, such as `utils`;
+`hubconf.py` offers the same through `torch.hub`, beside modules of any names.
 """
 
 from __future__ import annotations
