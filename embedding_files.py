@@ -40,7 +40,8 @@ def embed_collection(run: Run, collection: Collection, args: argparse.Namespace)
     embeddings = np.zeros((len(collection), run.net.embedding_dim), dtype=np.float32)
     embeddings[ready] = kept["embeddings"][places[ready]]
     if len(missing):
-        print(f"embeddings: {len(missing)} of {len(collection)} pictures are new or changed since {path} was written")
+        which = f"are new or changed since {path} was written" if path.exists() else f"will be kept in {path}"
+        print(f"embeddings: {len(missing)} of {len(collection)} pictures {which}")
     for start in range(0, len(missing), CHUNK):
         done = embed_rows(run, collection, missing[start : start + CHUNK], args)
         embeddings[done.rows], ready[done.rows] = done.embeddings.numpy(), True
