@@ -32,7 +32,7 @@ from networks import (
     StyleClassifier,
     build_embedding,
     rate_shares,
-)  # fmt: skip
+)
 from run_folder import BEST, settle_options
 from session import Session, get_stage_parser, open_session, positive_integer, share_below_one, whole_number
 from training import Progress, Task, predict, split_evenly, train
