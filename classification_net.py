@@ -13,49 +13,16 @@ Then run `train.py`.
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
-from dataset import (
-    Collection,
-    batches,
-    draw_crops,
-    load_pictures,
-    my_part,
-    predict,
-    prepare,
-    read_collection,
-    split_batches,
-)
-from networks import (
-    EmbeddingNet,
-    StyleClassifier,
-    adam_groups,
-    check_image_size,
-    draw_he_weights,
-    load_weights,
-    spread_thresholds,
-)
-from utils import (
-    LOOK_STEPS,
-    Run,
-    UserError,
-    choose,
-    choose_device,
-    choose_precision,
-    get_stage_parser,
-    rate_at,
-    run_script,
-    total,
-    world,
-    wrap,
-)
+import networks
+from dataset import Collection, batches, draw_crops, load_pictures, my_part, predict, read_collection, split_batches
+from networks import EmbeddingNet, StyleClassifier
+from utils import Run, UserError, choose, choose_device, get_stage_parser, rate_at, run_script, world, wrap
 
 # What the description leaves open: ours, and what the libraries do by themselves (--plain). experiments/README.md has
 # what each is worth.
@@ -77,65 +44,48 @@ def get_parser() -> argparse.ArgumentParser:
     parser = get_stage_parser(__doc__, run="runs/stage1", epochs=30)
     add = parser.add_argument
     add("--data", type=Path, default=Path("data/bam"), metavar="DIR", help="folder of pictures; default data/bam")
-    add("--split-seed", type=int, default=0, help="of the 80:10:10 split where the data have none; default 0")
+    add("--split-seed", type=int, default=0, metavar="N", help="of the 80:10:10 split where the data have none")
     add("--label", choices=("style", "content"), default="style", help="what the classes are; default style")
-    add(
-        "--arch",
-        default="alexnet",
-        metavar="NAME",
-        help="backbone, any of torchvision's classifiers; default alexnet, "
-        "as in the public re-implementation; the paper has googlenet",
-    )
-    add(
-        "--weights",
-        default="none",
-        metavar="none|imagenet|FILE",
-        help="what the net starts from; default none. imagenet is recommended below a few hundred pictures a class",
-    )
-    add("--embedding-dim", type=int, default=256, metavar="D", help="default 256; 128 in the paper")
-    add(
-        "--image-size",
-        type=int,
-        default=224,
-        metavar="PIXELS",
-        help="side of what the net sees; default 224; 96 is five times faster on a CPU",
-    )
+    add("--arch", default="alexnet", metavar="NAME", help="any of torchvision's classifiers; the paper has googlenet")
+    add("--weights", default="none", metavar="imagenet|FILE", help="what the net starts from; default nothing")
+    add("--embedding-dim", type=int, default=256, metavar="D", help="default 256; the paper has 128")
+    add("--image-size", type=int, default=224, metavar="PIXELS", help="default 224; 96 is five times faster on a CPU")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Train the classifier; leave everything in `args.run`. Raises `UserError`."""
     choice = choose(DEPARTURES, args.plain)
-    device, size = choose_device(args.device), args.image_size
-    precision = choose_precision(args.amp, device)
+    device, precision = choose_device(args)
 
     # Data: which pictures there are, and their decoded squares, uint8 [n, side, side, 3].
     collection = read_collection(args.data, args.split_seed)
-    collection, squares = load_pictures(collection, size, device, args.cache, args.skip_unreadable)
     check_classes(collection, args.label)
+    collection, squares = load_pictures(collection, args.image_size, device, args.cache, args.skip_unreadable)
     classes, number = collection.classes(args.label)
     train_rows, val_rows = (collection.rows(split, args.label) for split in ("train", "val"))
     target = torch.from_numpy(number).to(device)
+    view = (device, args.image_size, choice.colours)
 
     # Net and optimizer.
     torch.manual_seed(args.seed)
     embedding = EmbeddingNet(args.arch, args.embedding_dim, choice.dropout)
-    check_image_size(embedding, size)
+    networks.check_image_size(embedding, args.image_size)
     if args.weights != "none":
-        load_weights(embedding, args.weights, args.arch)
+        networks.load_weights(embedding, args.weights, args.arch)
     elif args.arch == "alexnet" and choice.first_weights != "torchvision":
-        draw_he_weights(embedding)
+        networks.draw_he_weights(embedding)
         if choice.first_weights == "spread":
-            sample = np.random.default_rng(args.seed).permutation(train_rows)[:128]
-            spread_thresholds(embedding.backbone, prepare(squares[sample].cpu(), size, choice.colours))
+            sample = torch.from_numpy(np.random.default_rng(args.seed).permutation(train_rows)[:128])
+            networks.spread_thresholds(embedding.backbone, next(batches(squares, [sample], *view))[1].cpu())
     net = StyleClassifier(embedding, len(classes)).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(adam_groups(net, choice.rate_width), lr=args.lr, fused=True)
+    optimizer = torch.optim.Adam(networks.adam_groups(net, choice.rate_width), lr=args.lr, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
 
     # The run: its folder, its curves, and how far it is.
-    net_facts = {"stage": 1, "arch": args.arch, "embedding_dim": args.embedding_dim, "image_size": size}
-    net_facts |= {"colours": choice.colours, "label": args.label, "classes": classes}
-    facts = {"net": net_facts, "departures": vars(choice), "data": collection.facts(), "precision": str(precision)}
+    facts = {name: getattr(args, name) for name in ("arch", "embedding_dim", "image_size", "label")}
+    facts |= {"stage": 1, "dropout": choice.dropout, "colours": choice.colours, "classes": classes}
+    facts = {"net": facts, "departures": vars(choice), "data": collection.facts(), "precision": str(precision)}
     run = Run(args, facts, zip(collection.paths, collection.split.tolist(), strict=True), score="val_accuracy")
     done = run.restore(net, optimizer, scaler)
     forward = wrap(net, device, args.compile)
@@ -147,58 +97,38 @@ def main(args: argparse.Namespace) -> None:
         crops = draw_crops(order.shape, choice.crop_area, choice.mirror, squares.shape[1], generator)
         torch.manual_seed(int(generator.integers(2**63)))  # of dropout
         plan, crops = (split_batches(part, args.batch_size, choice.even_batches) for part in (order, crops))
-        steps, began = args.epochs * len(plan), time.monotonic()
-        seen, recent = torch.zeros(2, dtype=torch.float64, device=device), []
+
         net.train()
-        shown = batches(squares, my_part(plan), device, size, choice.colours, my_part(crops))
-        bar = tqdm(shown, f"epoch {epoch}", len(plan), leave=False, file=sys.stdout, disable=None)
-        for step, (rows, pictures) in enumerate(bar, (epoch - 1) * len(plan)):
-            rate = rate_at(step, steps, args.lr, choice.warm_up, choice.decay)
+        for step, (rows, pictures) in run.watch(plan, batches(squares, my_part(plan), *view, my_part(crops))):
+            rate = rate_at(step, args.epochs * len(plan), args.lr, choice.warm_up, choice.decay)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
-            with torch.autocast(device.type, precision, enabled=precision is not None):
+            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 scores = forward(pictures)
             losses = cross_entropy(scores.float(), target[rows], reduction="none")
             # With several processes each has its part of the batch, and gradients become the mean over the processes.
-            loss = losses.sum() / len(plan[step % len(plan)])
+            loss = losses.sum() / len(plan[step % len(plan)]) * world()
             optimizer.zero_grad()
-            scaler.scale(loss * world()).backward()
+            scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
-
-            recent.append(loss.detach())
-            seen += torch.stack([losses.detach().sum(), (scores.argmax(dim=1) == target[rows]).sum()])
-            if len(recent) == LOOK_STEPS or (step + 1) % len(plan) == 0:
-                run.note(recent, len(plan))  # the device is waited for here alone
-                recent = []
-        train_loss, train_accuracy = (total(seen) / len(order)).tolist()
-        trained = time.monotonic() - began
+            run.note(losses, scores.argmax(dim=1) == target[rows])
 
         net.eval()
-        scores = predict(net, squares, val_rows, device, size, choice.colours, args.batch_size)
-        right = scores.argmax(dim=1) == target[val_rows]
-        row = {
-            "epoch": epoch,
-            "train_loss": train_loss,
-            "train_accuracy": train_accuracy,
-            "val_loss": cross_entropy(scores, target[val_rows]).item(),
-            "val_accuracy": right.float().mean().item(),
-            "lr": rate,
-            "images_per_second": len(order) / trained,
-            "seconds": time.monotonic() - began,
-        }
-        run.end_epoch(row, net, optimizer, scaler)
+        scores = predict(net, squares, val_rows, *view, args.batch_size)
+        val_loss = cross_entropy(scores, target[val_rows]).item()
+        right = (scores.argmax(dim=1) == target[val_rows]).float()
+        validated = {"val_loss": val_loss, "val_accuracy": right.mean().item()}
+        run.end_epoch(validated, rate, net, optimizer, scaler)
 
     if done < args.epochs:
-        by_class = [right[target[val_rows] == one].float().mean().item() for one in range(len(classes))]
-        print(
-            f"done: validation accuracy {right.float().mean():.3f}, as a mean over the classes {np.mean(by_class):.3f}"
-        )
+        by_class = torch.stack([right[target[val_rows] == one].mean() for one in range(len(classes))])
+        print(f"done: validation accuracy {right.mean():.3f}, as a mean over the classes {by_class.mean():.3f}")
     print(f"next: python train.py --stage1 {args.run}")
 
 
 def check_classes(collection: Collection, label: str) -> None:
-    """See that every class can be trained and validated; say where they differ much. Raises `UserError`."""
+    """See that every class can be trained and validated; say what is odd. Raises `UserError`."""
     names, number = collection.classes(label)
     train, val = (np.bincount(number[collection.rows(part, label)], minlength=len(names)) for part in ("train", "val"))
     poor = [name for name, count, check in zip(names, train, val, strict=True) if count < 2 or check < 1]

@@ -16,7 +16,6 @@ import zipfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 import torchvision
@@ -60,15 +59,12 @@ class StyleClassifier(nn.Module):
 
 
 def check_image_size(net: EmbeddingNet, image_size: int) -> None:
-    """Try a picture's shape on a net, on the CPU. Raises `UserError` if its backbone does not take it."""
+    """Try a net on one picture. Raises `UserError` if its backbone takes none of that size."""
     try:
         with torch.inference_mode():
             net.eval()(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--image-size {image_size}: does not fit the net ({error}); 224 fits all") from error
-
-
-# Learning rates.
 
 
 def adam_groups(net: nn.Module, width: int | None) -> list[dict[str, Any]]:
@@ -82,17 +78,6 @@ def adam_groups(net: nn.Module, width: int | None) -> list[dict[str, Any]]:
         inputs = parameter[0].numel() if parameter.dim() > 1 else 1
         groups.setdefault(min(1.0, width / inputs) if width else 1.0, []).append(parameter)
     return [{"params": parameters, "share": share} for share, parameters in groups.items()]
-
-
-def rate_at(step: int, steps: int, peak: float, warm_up: int, decay: str) -> float:
-    """The learning rate at a step of the run, counted from 0: a linear warm-up, then half a cosine down to zero.
-
-    `decay` "none" leaves it at `peak`; the warm-up takes a tenth of the run at most.
-    """
-    warm_up = min(warm_up, steps // 10)
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    return peak if decay == "none" else peak * (0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
 
 
 # First weights of an AlexNet that starts from nothing. Style is colour and texture, wherever they stand. A fresh net of
@@ -159,67 +144,59 @@ def set_thresholds(layer: nn.Conv2d, outputs: Tensor) -> None:
 
 
 def load_weights(net: EmbeddingNet, weights: str, arch: str) -> None:
-    """Fill a net with --weights: "imagenet", torchvision's, which it downloads, or a file of weights.
+    """Fill a net with --weights: "imagenet", which torchvision downloads, or a file or run folder.
 
-    The file is torchvision's (the backbone alone), a run's weights.pt, or a checkpoint of the public re-implementation.
-    Raises `UserError` for weights that cannot be had or do not fit.
+    A file is a torchvision state dict (of the backbone), a run's weights.pt, or a checkpoint of the public
+    re-implementation. Raises `UserError` for weights that cannot be had or do not fit.
     """
     if weights == "imagenet":
         source = torchvision.models.get_model_weights(arch).DEFAULT
         try:
             state = source.get_state_dict(progress=True, check_hash=True)
-        except (URLError, OSError) as error:
-            raise UserError(
-                f"--weights imagenet: {error}; fetch {source.url} elsewhere, --weights FILE takes it"
-            ) from error
+        except OSError as error:
+            raise UserError(f"--weights imagenet: {error}; or give {source.url} as a file") from error
     else:
-        state = load_file(Path(weights))
+        state = load_file(Path(weights) / WEIGHTS if Path(weights).is_dir() else Path(weights))
         state = state.get("embedding", state.get("state_dict", state))
-    # Names as they stand here: torch's wrappers and the re-implementation put their own before them.
-    state = {re.sub(r"^module\.", "", name): value for name, value in state.items()}
-    state = {re.sub(r"^(\w+\.)*convnet\.", "backbone.", name): value for name, value in state.items()}
+    # DataParallel puts "module." before all names; the re-implementation calls its backbone "convnet".
+    state = {re.sub(r"^(module\.)?(\w+\.)*?convnet\.", "backbone.", name): value for name, value in state.items()}
+    state = {name.removeprefix("module."): value for name, value in state.items() if not name.startswith("aux")}
     if not any(name.startswith("backbone.") for name in state):
-        state = {f"backbone.{name}": value for name, value in state.items() if not name.startswith("aux")}
-        state |= {name: value for name, value in net.state_dict().items() if name.startswith("bottleneck.")}
-    names = net.state_dict()
-    counters = {
-        name: value for name, value in names.items() if name.endswith("num_batches_tracked")
-    }  # old files lack them
+        state = {f"backbone.{name}": value for name, value in state.items()}
+    own = net.state_dict()
+    # What files may lack: a bottleneck, and counters that are newer than they are. What they may have more: a head.
+    lacking = {name: value for name, value in own.items() if name.startswith("bottleneck.") or name.endswith("tracked")}
     try:
-        net.load_state_dict(
-            counters | {name: value for name, value in state.items() if name in names or "backbone" in name}
-        )
+        net.load_state_dict(lacking | {name: state[name] for name in state if name in own or name[:9] == "backbone."})
     except RuntimeError as error:
-        raise UserError(f"--weights {weights}: does not fit --arch {arch} and --embedding-dim: {error}") from error
+        raise UserError(f"--weights {weights}: does not fit --arch and --embedding-dim: {error}") from error
 
 
 def load_file(path: Path) -> dict[str, Any]:
-    """Read a file that torch.save wrote, running nothing that is in it. Raises `UserError` for any other."""
+    """Read a dictionary that torch.save wrote, on the CPU, running nothing in it. Raises `UserError` for other files."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path}: is damaged, or holds no weights ({type(error).__name__}); take another file"
-        ) from error
+        raise UserError(f"{path}: is damaged, or no file of weights ({type(error).__name__}); take another") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no weights; take another file")
     return content
 
 
 def load_net(run: Path | str) -> tuple[dict[str, Any], EmbeddingNet, nn.Module | None]:
-    """The net of a run's weights.pt, on the CPU: its facts, the embedding net, and stage 1's head (stage 2: None).
+    """The net of a run, on the CPU, to be used: its facts, the embedding net, and stage 1's head, or None.
 
-    The facts are plain data: stage, arch, embedding_dim, image_size, colours, label, classes, epoch. Raises `UserError`.
+    The facts are plain data: stage, arch, embedding_dim, dropout, image_size, colours, label, classes, epoch. Raises `UserError`.
     """
     file = Path(run) / WEIGHTS
     if not file.exists():
-        what = "is a file; give the run's folder" if Path(run).is_file() else f"holds no {WEIGHTS}; train it first"
+        what = "is a file; give the run's folder" if Path(run).is_file() else f"has no {WEIGHTS}; train it first"
         raise UserError(f"{run}: {what}")
-    saved = load_file(file)
-    net = StyleClassifier(EmbeddingNet(saved["arch"], saved["embedding_dim"]), len(saved["classes"]))
-    net.embedding.load_state_dict(saved.pop("embedding"))
-    head = saved.pop("head")
+    facts = load_file(file)
+    weights, head = facts.pop("embedding"), facts.pop("head", None)
+    net = StyleClassifier(EmbeddingNet(facts["arch"], facts["embedding_dim"], facts["dropout"]), len(facts["classes"]))
+    net.embedding.load_state_dict(weights)
     if head:
         net.head.load_state_dict(head)
     net.to(memory_format=torch.channels_last).eval()
-    return saved, net.embedding, net.head if head else None
+    return facts, net.embedding, net.head if head else None

@@ -14,34 +14,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+import triplet_network as triplet
 from dataset import batches, draw_crops, load_pictures, my_part, predict, read_collection, split_batches
 from networks import EmbeddingNet, load_net
-from triplet_network import (
-    TripletNet,
-    average_precisions,
-    draw_fixed_triplets,
-    draw_triplets,
-    read_triplets,
-    triplet_losses,
-)
 from utils import (
     CONFIG,
-    LOOK_STEPS,
     SPLIT,
     Run,
     UserError,
     choose,
     choose_device,
-    choose_precision,
     get_stage_parser,
     rate_at,
     read_table,
@@ -73,70 +61,48 @@ def get_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, metavar="DIR", help="folder of pictures; default: stage 1's")
     add(
-        "--stage1",
-        type=Path,
-        default=Path("runs/stage1"),
-        metavar="DIR",
-        help="run to start from, which decides the net, the classes and the splits; default runs/stage1",
+        "--stage1", type=Path, default=Path("runs/stage1"), metavar="RUN", help="run to start from; default runs/stage1"
     )
-    add(
-        "--margin",
-        type=float,
-        default=0.2,
-        help="by which a negative should be farther away than a positive; default "
-        "0.2, as in the public re-implementation",
-    )
-    add(
-        "--triplets",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="take the triplets from these lists instead of drawing "
-        "them: `a b c`, rows counted from 0, a nearer to c than to b",
-    )
+    add("--margin", type=float, default=0.2, help="of the loss; default 0.2, as in the public re-implementation")
+    add("--triplets", type=Path, nargs="+", metavar="FILE", help="lists of triplets, instead of drawing them")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Train the embedding; leave everything in `args.run`. Raises `UserError`."""
     choice = choose(DEPARTURES, args.plain)
-    device = choose_device(args.device)
-    precision = choose_precision(args.amp, device)
+    device, precision = choose_device(args)
 
-    # Data: the pictures, splits and classes of stage 1; their decoded squares; the triplets of validation.
+    # Data: the pictures, splits and classes of stage 1; their decoded squares, uint8 [n, side, side, 3].
     stage1, embedding, _ = load_net(args.stage1)
-    size, colours, label = stage1["image_size"], stage1["colours"], stage1["label"]
+    label, view = stage1["label"], (device, stage1["image_size"], stage1["colours"])
     folder = args.data or Path(json.loads((args.stage1 / CONFIG).read_text(encoding="utf-8"))["data"]["folder"])
-    known = {row["path"]: row["split"] for row in read_table(args.stage1 / SPLIT)}
-    collection = read_collection(folder, known=known)
-    collection, squares = load_pictures(collection, size, device, args.cache, args.skip_unreadable)
-    (classes, number), (_, other) = (
-        collection.classes(name) for name in sorted(("style", "content"), key=label.__ne__)
-    )
+    collection = read_collection(folder, known={row["path"]: row["split"] for row in read_table(args.stage1 / SPLIT)})
+    collection, squares = load_pictures(collection, stage1["image_size"], device, args.cache, args.skip_unreadable)
+    classes, number = collection.classes(label)
+    _, other = collection.classes("content" if label == "style" else "style")
     if classes != stage1["classes"]:
         raise UserError(
             f"--stage1 {args.stage1}: knows {', '.join(stage1['classes'])}; {folder} has {', '.join(classes)}"
         )
     train_rows, val_rows = (collection.rows(split, label) for split in ("train", "val"))
-    given = read_triplets(args.triplets, collection.split) if args.triplets else None
-    val_triplets = given["val"] if given else draw_fixed_triplets(number, other, val_rows)
+    given = triplet.read_triplets(args.triplets, collection.split) if args.triplets else {}
+    val_triplets = given["val"] if given else triplet.draw_fixed_triplets(number, other, val_rows)
     places = torch.from_numpy(np.searchsorted(val_rows, val_triplets)).to(device)
     val_labels = torch.from_numpy(number[val_rows]).to(device)
 
     # Net and optimizer.
-    embedding.to(device, memory_format=torch.channels_last)
+    embedding.to(device)
     if choice.bottleneck_length:
         sample = np.random.default_rng(args.seed).permutation(train_rows)[:512]
-        scale_bottleneck(
-            embedding, predict(embedding, squares, sample, device, size, colours), choice.bottleneck_length
-        )
-    net = TripletNet(embedding, choice.length)
+        scale_bottleneck(embedding, predict(embedding, squares, sample, *view), choice.bottleneck_length)
+    net = triplet.TripletNet(embedding, choice.length)
     optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=choice.momentum, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
 
     # The run: its folder, its curves, and how far it is.
-    net_facts = {name: value for name, value in stage1.items() if name != "epoch"} | {"stage": 2}
-    facts = {"net": net_facts, "departures": vars(choice), "data": collection.facts(), "precision": str(precision)}
+    facts = {"net": {**stage1, "stage": 2}, "departures": vars(choice), "data": collection.facts()}
+    facts["precision"] = str(precision)
     run = Run(args, facts, zip(collection.paths, collection.split.tolist(), strict=True), score="val_map")
     done = run.restore(net, optimizer, scaler)
     forward = wrap(net, device, args.compile)
@@ -145,77 +111,61 @@ def main(args: argparse.Namespace) -> None:
         # What is drawn in an epoch is a pure function of the seed and the epoch.
         generator = np.random.default_rng([args.seed, epoch])
         if given:
-            triplets = generator.permutation(given["train"])
-        else:
-            triplets, fallbacks = draw_triplets(number, other, generator.permutation(train_rows), generator)
-            if epoch == 1 and fallbacks:
-                print(
-                    f"note: for {fallbacks} of {len(triplets)} anchors no picture keeps the content rule; any will do"
-                )
-        triplets = torch.from_numpy(triplets)
+            triplets, fallbacks = generator.permutation(given["train"]), 0
+        else:  # every picture is the anchor once
+            triplets, fallbacks = triplet.draw_triplets(number, other, generator.permutation(train_rows), generator)
+        if epoch == 1 and fallbacks:
+            print(
+                f"note: {fallbacks} of {len(triplets)} anchors find no picture that keeps the content rule; any will do"
+            )
         crops = draw_crops(triplets.shape, choice.crop_area, choice.mirror, squares.shape[1], generator)
-        plan, crops = (split_batches(part, args.batch_size, choice.even_batches) for part in (triplets, crops))
-        steps, began = args.epochs * len(plan), time.monotonic()
-        seen, recent = torch.zeros(2, dtype=torch.float64, device=device), []
+        torch.manual_seed(int(generator.integers(2**63)))  # of dropout
+        plan = split_batches(torch.from_numpy(triplets), args.batch_size, choice.even_batches)
+        crops = split_batches(crops, args.batch_size, choice.even_batches)
+
         net.train()
-        shown = batches(squares, my_part(plan), device, size, colours, my_part(crops))
-        bar = tqdm(shown, f"epoch {epoch}", len(plan), leave=False, file=sys.stdout, disable=None)
-        for step, (_, pictures) in enumerate(bar, (epoch - 1) * len(plan)):
-            rate = rate_at(step, steps, args.lr, choice.warm_up, choice.decay)
+        for step, (_, pictures) in run.watch(plan, batches(squares, my_part(plan), *view, my_part(crops))):
+            rate = rate_at(step, args.epochs * len(plan), args.lr, choice.warm_up, choice.decay)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            with torch.autocast(device.type, precision, enabled=precision is not None):
+            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 anchor, positive, negative = forward(pictures)
-            losses, right = triplet_losses(anchor, positive, negative, args.margin, choice.squared)
-            # The mean over all triplets, or over those that do not keep the margin yet: late in training most do. With
-            # several processes each has its part of the batch, and gradients become the mean over the processes.
-            batch = len(plan[step % len(plan)])
-            counted = total((losses > 0).sum()).clamp(min=1) if choice.average == "active" else batch
+            losses, right = triplet.triplet_losses(anchor, positive, negative, args.margin, choice.squared)
+            # The mean over the triplets that do not keep the margin yet, as late in training most do, or over all.
+            counted = (
+                total((losses > 0).sum()).clamp(min=1) if choice.average == "active" else len(plan[step % len(plan)])
+            )
+            # With several processes each has its part of the batch, and gradients become the mean over the processes.
+            loss = losses.sum() / counted * world()
             optimizer.zero_grad()
-            scaler.scale(losses.sum() / counted * world()).backward()
+            scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
-
-            recent.append(losses.detach().sum() / batch)
-            seen += torch.stack([losses.detach().sum(), right.sum()])
-            if len(recent) == LOOK_STEPS or (step + 1) % len(plan) == 0:
-                run.note(recent, len(plan))  # the device is waited for here alone
-                recent = []
-        train_loss, train_accuracy = (total(seen) / len(triplets)).tolist()
-        trained = time.monotonic() - began
+            run.note(losses, right)
 
         net.eval()
-        embeddings = predict(net.branch, squares, val_rows, device, size, colours, args.batch_size)
-        losses, right = triplet_losses(*embeddings[places].unbind(dim=1), args.margin, choice.squared)
-        row = {
-            "epoch": epoch,
-            "train_loss": train_loss,
-            "train_triplet_accuracy": train_accuracy,
-            "val_loss": losses.mean().item(),
-            "val_triplet_accuracy": right.float().mean().item(),
-            "val_map": average_precisions(embeddings, val_labels).nanmean().item(),
-            "lr": rate,
-            "images_per_second": triplets.numel() / trained,
-            "seconds": time.monotonic() - began,
-        }
-        run.end_epoch(row, net, optimizer, scaler)
+        embeddings = predict(net.branch, squares, val_rows, *view, args.batch_size)
+        losses, right = triplet.triplet_losses(*embeddings[places].unbind(dim=1), args.margin, choice.squared)
+        validated = {"val_loss": losses.mean().item(), "val_triplet_accuracy": right.float().mean().item()}
+        validated["val_map"] = triplet.average_precisions(embeddings, val_labels).nanmean().item()
+        run.end_epoch(validated, rate, net, optimizer, scaler)
 
     if run.history[-1]["train_loss"] > 0.95 * args.margin:
         print("warning: the loss ended at the margin: all embeddings are about the same, or nothing was learnt")
-    print(f"done: validation mAP {run.history[-1]['val_map']:.3f} across {label}s")
+    print(f"done: validation mAP {run.history[-1]['val_map']:.3f}")
     print(f"next: python -m retrieval.evaluate {args.stage1} {args.run}")
-    print(f"      python -m retrieval.search {args.run} PICTURE --data {folder}")
+    print(f"      python -m retrieval.search {args.run} PICTURE")
 
 
 @torch.no_grad()
-def scale_bottleneck(embedding: EmbeddingNet, embeddings: Tensor, length: float) -> None:
-    """Scale the bottleneck so that these embeddings, float [n, d], would have a mean length of `length`.
+def scale_bottleneck(embedding: EmbeddingNet, outputs: Tensor, length: float) -> None:
+    """Scale the bottleneck, of which `outputs`, float [n, d], come, so that these would have a mean length of `length`.
 
     That changes no embedding of a set length, but the steps: normalising divides gradients by the length, which stage 1
     leaves at some 40, and with SGD at 0.001 little would move. (At a length of 1 the first steps undo what it learnt.)
     """
     for parameter in embedding.bottleneck.parameters():
-        parameter.mul_(length / embeddings.norm(dim=1).mean())
+        parameter.mul_(length / outputs.norm(dim=1).mean())
 
 
 if __name__ == "__main__":

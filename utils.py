@@ -18,7 +18,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from html import escape
@@ -31,11 +31,11 @@ from urllib.parse import urlsplit
 import filelock
 import torch
 from torch import Tensor, distributed, nn
+from tqdm import tqdm
 
 CONFIG, SPLIT, METRICS, WEIGHTS, RESUME = "config.json", "split.csv", "metrics.csv", "weights.pt", "resume.pt"
 # Options that say where and how a run is computed, not what: it may go on with others.
 FREE = {"run", "resume", "data", "cache", "device", "amp", "compile", "visdom", "visdom_server", "visdom_port", "env"}
-LOOK_STEPS = 10  # between two looks at the losses, each of which waits for the device
 SAVING_SHARE, SHOWING_SHARE = 0.05, 0.01  # of the time, at most, that goes into checkpoints and into Visdom
 
 
@@ -52,6 +52,8 @@ class Output(io.TextIOBase):
     def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.isatty = getattr(stream, "isatty", super().isatty)
+        if stream:
+            stream.reconfigure(errors="backslashreplace")  # a picture's name may not fit the terminal's encoding
 
     def write(self, text: str) -> int:
         """Write at once."""
@@ -66,8 +68,6 @@ def run_script(main: Callable[[argparse.Namespace], Any], parser: argparse.Argum
 
     0: done. 1: one line on stderr names what the user can change. 128 + n: stopped by signal n, said likewise.
     """
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors="backslashreplace")  # a picture's name may not fit the terminal's encoding
     sys.stdout, sys.stderr = Output(sys.stdout), Output(sys.stderr)
     stopped_by = [signal.SIGINT]
 
@@ -76,11 +76,10 @@ def run_script(main: Callable[[argparse.Namespace], Any], parser: argparse.Argum
         raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # which is what `nohup` does
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
             signal.signal(number, stop)
-    args, status = None, 1
+    args, status = parser.parse_args(), 1
     try:
-        args = parser.parse_args()
         main(args)
         return 0
     except (UserError, OSError) as error:  # the system's errors name their file
@@ -91,13 +90,13 @@ def run_script(main: Callable[[argparse.Namespace], Any], parser: argparse.Argum
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "DefaultCPUAllocator" not in str(error):
             raise
         message = "the memory is full; a smaller --batch-size takes less of it"
-    print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{parser.prog}: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 
-def how_to_go_on(args: argparse.Namespace | None) -> str:
-    """Where a run that was stopped would go on."""
-    if args is None or "resume" not in args or not (args.run / RESUME).exists():
+def how_to_go_on(args: argparse.Namespace) -> str:
+    """Where a training run that was stopped would go on."""
+    if "resume" not in args or not (args.run / RESUME).exists():
         return ""
     epochs = len(torch.load(args.run / RESUME, map_location="cpu", weights_only=True, mmap=True)["history"])
     return f"; the same command with --resume goes on after epoch {epochs}"
@@ -160,35 +159,23 @@ def get_stage_parser(description: str, run: str, epochs: int) -> argparse.Argume
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--run", type=Path, default=Path(run), metavar="DIR", help=f"where the run leaves everything; default {run}")
-    add("--resume", action="store_true", help="go on with the run in --run after the last epoch that it saved")
-    add("--epochs", type=int, default=epochs, help=f"default {epochs}, by the public description")
-    add("--lr", type=float, default=0.001, help="peak learning rate; default 0.001, by the public description")
-    add("--batch-size", type=int, default=64, help="over all processes; default 64")
-    add("--seed", type=int, default=0, help="of weights, order, crops and triplets; default 0")
+    add("--resume", action="store_true", help="with the same options: go on after the last epoch that was saved")
+    add("--epochs", type=int, default=epochs, metavar="N", help=f"default {epochs}, by the public description")
+    add("--lr", type=float, default=0.001, metavar="X", help="peak rate; default 0.001, by the public description")
+    add("--batch-size", type=int, default=64, metavar="N", help="over all processes together; default 64")
+    add("--seed", type=int, default=0, metavar="N", help="of weights, order, crops and triplets; default 0")
     add("--plain", action="store_true", help="take back all of DEPARTURES, the table at the head of this script")
-    add(
-        "--keep",
-        choices=("last", "best"),
-        default="last",
-        help="weights of which epoch; default last, as the method has",
-    )
+    add("--keep", choices=("last", "best"), default="last", help="weights of which epoch; the method's is the last")
     add("--skip-unreadable", action="store_true", help="leave out pictures that cannot be decoded, instead of stopping")
     add("--cache", type=Path, metavar="DIR", help="where decoded pictures are kept; default: beside the data")
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    add("--amp", choices=("auto", "off", "bf16", "fp16"), default="auto", help="mixed precision; default: if native")
+    add("--amp", choices=("auto", "off", "bf16", "fp16"), default="auto", help="mixed precision; default: where native")
     add("--compile", action="store_true", help="compile the net first, which pays in long runs")
     add("--visdom", action=argparse.BooleanOptionalAction, default=True, help="show the curves in Visdom")
     add("--visdom-server", default="http://localhost", metavar="URL", help="default http://localhost")
     add("--visdom-port", type=int, default=8097, metavar="N", help="where the URL names none; default 8097")
     add("--env", metavar="NAME", help="Visdom environment; default: the end of the run folder's path")
     return parser
-
-
-def in_full(value: Any) -> Any:
-    """An option's value as JSON has it, paths in full: the next start may be from another folder."""
-    if isinstance(value, list):
-        return [in_full(part) for part in value]
-    return str(value.resolve()) if isinstance(value, Path) else value
 
 
 def choose(departures: dict[str, tuple[Any, Any]], plain: bool) -> SimpleNamespace:
@@ -235,60 +222,49 @@ def wrap(net: nn.Module, device: torch.device, compiled: bool) -> nn.Module:
     return torch.compile(net) if compiled else net
 
 
-def choose_device(name: str) -> torch.device:
-    """Turn --device into this process's device, and join the others if `torchrun` started several.
+def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+    """Turn --device and --amp into this process's device and the type that it trains in; join the other processes.
 
-    Raises `UserError` for a GPU that is missing, busy, or too old for this torch; `auto` takes the CPU if there is none.
+    Raises `UserError` for a GPU that is missing, busy, or too old for this torch; `auto` takes the CPU if there is none,
+    and mixed precision where the device has units for it.
     """
-    torch.backends.cudnn.allow_tf32 = False  # float32 is float32 on every card; --amp is what makes training fast
-    many = distributed.is_torchelastic_launched()
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32 on every card
+    name, amp, many = args.device, args.amp, distributed.is_torchelastic_launched()
+    device, types = torch.device("cpu"), {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if name != "cpu":
         try:
             torch.cuda.init()
-            device = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if many else "cuda" if name == "auto" else name)
-            torch.cuda.set_device(device.index or 0)
+            device = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if many else "cuda:0" if name == "auto" else name)
+            torch.cuda.set_device(device)
             torch.ones(1, device=device).item()
-            print(f"device: {torch.cuda.get_device_name()}")
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = str(error).split(". ")[0].splitlines()[0]
             if name != "auto" or torch.cuda.is_initialized():
                 raise UserError(f"--device {name}: {reason}; choose another, or --device cpu") from error
             print(f"device: the CPU ({reason})")
-            name = "cpu"
     if many and not distributed.is_initialized():
         # Time enough for the first process to decode all pictures.
-        distributed.init_process_group("gloo" if name == "cpu" else "nccl", timeout=timedelta(hours=6))
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=6))
         sys.stdout = sys.stdout if rank() == 0 else Output(None)
-    return torch.device("cpu") if name == "cpu" else torch.device("cuda", torch.cuda.current_device())
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """Turn --amp into autocast's type, or None for float32; auto takes what the device has units for."""
-    if name == "auto" and device.type == "cuda":
-        major, _ = torch.cuda.get_device_capability(device)
-        name = "bf16" if major >= 8 else "fp16" if major >= 7 else "off"
-    elif name == "auto":
-        cpu = Path("/proc/cpuinfo")
-        name = "bf16" if cpu.exists() and "amx_bf16" in cpu.read_text() else "off"
-    if name == "fp16" and device.type == "cpu":
+    if amp == "auto" and device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability()
+        amp = "bf16" if major >= 8 else "fp16" if major >= 7 else "off"
+    elif amp == "auto":
+        amp = "bf16" if "amx_bf16" in Path("/proc/cpuinfo").read_text() else "off"
+    if amp == "fp16" and device.type == "cpu":
         raise UserError("--amp fp16: needs a GPU; take --amp auto")
-    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    print(f"device: {torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, trains in {types[amp]}")
+    return device, types[amp]
 
 
 # The run folder.
 
 
 class Run:
-    """A run and its folder: its record, its checkpoints, its curves.
+    """A run and its folder: config.json, split.csv, metrics.csv, weights.pt, resume.pt; see README.md.
 
-    config.json   every option, the net with its class order, the departures, what data
-    split.csv     path,split
-    metrics.csv   one row an epoch
-    weights.pt    the weights that the run is about, and all that rebuilds the net: plain data
-    resume.pt     all that is needed to go on after the last epoch that was saved
-
-    `facts` has the parts of config.json beside the options, "net" being in weights.pt too; `split` the rows of split.csv;
-    `score` names the column of metrics.csv that tells the best epoch.
+    `facts` has the parts of config.json beside the options; its "net" is in weights.pt too. `split` has the rows of
+    split.csv. `score` names the column of metrics.csv that tells the best epoch.
     """
 
     def __init__(
@@ -296,39 +272,34 @@ class Run:
     ) -> None:
         self.args, self.folder, self.facts, self.score = args, args.run, facts, score
         self.history: list[dict[str, float]] = []
-        self.best: dict[str, Any] = {"epoch": 0, self.score: -math.inf}
+        self.best: dict[str, float] = {"epoch": 0, score: -math.inf}
         self.steps, self.losses, self.width = 0, [], 1  # sums of the batch losses of `width` steps each
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         if rank() == 0:
             self.open_folder(split)
-        self.curves = Curves(self) if args.visdom and rank() == 0 else None
+        self.curves = Curves(self)
 
     def open_folder(self, split: Iterable[Sequence[str]]) -> None:
         """Make the folder of a new run, or see that it holds this run. Raises `UserError`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        options, problem = {name: in_full(value) for name, value in vars(self.args).items()}, ""
+        # Paths in full: the next start may be from another folder.
+        options = json.loads(json.dumps(vars(self.args), default=lambda path: str(path.resolve())))
+        there = {path.name for path in self.folder.iterdir() if path.name[0] != "."} - {CONFIG, SPLIT}
+        problem = "" if METRICS in there or not there else "holds something else"
+        if METRICS in there and not self.args.resume:
+            problem = "holds a run already; go on with it by --resume"
+        elif METRICS in there:
+            before = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+            other = {name: before["options"].get(name) for name in options.keys() - FREE}
+            other = [f"--{name} {value}" for name, value in other.items() if value != options[name]]
+            if other:
+                problem = f"began with {' '.join(other).replace('_', '-')}; give the same, or start from its weights"
+            elif before["data"]["fingerprint"] != self.facts["data"]["fingerprint"]:
+                problem = "began with other pictures, labels or splits; restore these"
         try:
             self.lock = take_lock(self.folder / ".lock", wait=False)
         except filelock.Timeout:
-            problem = "another process trains in it"
-        there = {path.name for path in self.folder.iterdir() if path.name[0] != "."} - {CONFIG, SPLIT}
-        if METRICS not in there and there:
-            problem = "holds something else"
-        elif there and not self.args.resume:
-            problem = "holds a run already; go on with it by --resume"
-        elif there:
-            before = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
-            other = [
-                f"--{name} {before['options'].get(name)}"
-                for name in options.keys() - FREE
-                if options[name] != before["options"].get(name)
-            ]
-            if other:
-                problem = (
-                    f"began with {' '.join(sorted(other)).replace('_', '-')}; give that, or start anew from its weights"
-                )
-            elif before["data"]["fingerprint"] != self.facts["data"]["fingerprint"]:
-                problem = "began with other pictures, labels or splits; restore these"
+            problem = "another process trains in it; wait for it"
         if problem:
             raise UserError(f"--run {self.folder}: {problem}, or choose another folder")
         if not there:
@@ -347,81 +318,86 @@ class Run:
                 scaler.load_state_dict(scaling)
             vars(self).update(state)
             print(f"going on after epoch {len(self.history)} of {self.args.epochs}")
-        self.show("goes on" if self.history else "has started")
+        self.curves.show("goes on" if self.history else "has started")
         return len(self.history)
 
-    def note(self, losses: list[Tensor], steps: int) -> None:
-        """Read the losses of the last steps, of `steps` in an epoch, from the device. Raises `UserError` if not finite."""
-        for loss in total(torch.stack(losses).double()).tolist():
+    def watch(self, plan: Sequence[Tensor], batches: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        """Go through an epoch's batches behind a bar; with each comes the step of the run, counted from 0."""
+        epoch = len(self.history) + 1
+        self.plan, self.began, self.recent, self.sums = plan, time.monotonic(), [], 0
+        bar = tqdm(batches, f"epoch {epoch}", len(plan), leave=False, file=sys.stdout, disable=None)
+        yield from enumerate(bar, (epoch - 1) * len(plan))
+        self.look()
+        self.seconds = time.monotonic() - self.began
+
+    def note(self, losses: Tensor, right: Tensor) -> None:
+        """Take a step's losses, float [b], and which examples were right, bool [b]; they are read every ten steps."""
+        self.recent.append(torch.stack([losses.detach().sum(), right.sum()]))
+        if len(self.recent) == 10:
+            self.look()
+
+    def look(self, val_loss: float = 0.0) -> None:
+        """Read the last steps' losses from the device, which waits for it. Raises `UserError` if they are not finite."""
+        for step in total(torch.stack(self.recent).double()).cpu() if self.recent else []:
             if self.steps % self.width == 0:
                 self.losses.append(0.0)
-            self.losses[-1] += loss
-            self.steps += 1
+            self.losses[-1] += step[0].item() / len(self.plan[self.steps % len(self.plan)])
+            self.steps, self.sums = self.steps + 1, self.sums + step
         if len(self.losses) > 2000:  # one width for the whole curve, doubled for all of it
             pairs = zip_longest(self.losses[::2], self.losses[1::2], fillvalue=0.0)
             self.losses, self.width = [first + second for first, second in pairs], 2 * self.width
-        self.check_finite(self.losses[-1])
-        self.show(f"is in epoch {len(self.history) + 1} of {self.args.epochs}")
-
-    def check_finite(self, loss: float) -> None:
-        """Stop before anything is saved that is not finite. Raises `UserError`."""
-        if not math.isfinite(loss):
-            epoch = len(self.history) + 1
+        self.recent, epoch = [], len(self.history) + 1
+        if not math.isfinite(self.losses[-1] + val_loss):
             raise UserError(
                 f"the loss is not finite in epoch {epoch}; {self.folder} keeps what was saved before; try a smaller --lr, "
                 f"or --amp off, in a new --run"
             )
+        self.curves.show(f"is in epoch {epoch} of {self.args.epochs}")
 
-    def end_epoch(self, row: dict[str, float], net: nn.Module, optimizer: Any, scaler: Any) -> None:
-        """Add a row to metrics.csv, and save in the first and last epoch, and where that takes little of the time.
+    def end_epoch(self, validated: dict[str, float], rate: float, net: nn.Module, optimizer: Any, scaler: Any) -> None:
+        """Add a row to metrics.csv; save in the first and last epoch, and where that takes little of the time.
 
-        `net` has an `embedding` and, in stage 1, a `head`. Raises `UserError` for a loss that is not finite.
+        `validated` has the columns val_loss, val_<right> and more; `net` an `embedding` and, in stage 1, a `head`.
+        Raises `UserError` for a loss that is not finite.
         """
-        self.check_finite(row["train_loss"] + row["val_loss"])
+        self.look(validated["val_loss"])
+        epoch, right = len(self.history) + 1, list(validated)[1].replace("val", "train")
+        loss, accuracy = (self.sums / sum(map(len, self.plan))).tolist()
+        row = {"epoch": epoch, "train_loss": loss, right: accuracy, **validated, "lr": rate}
+        row["images_per_second"] = sum(batch.numel() for batch in self.plan) / self.seconds
+        row["seconds"] = time.monotonic() - self.began
         self.history.append(row)
         if rank():
             return
         better = row[self.score] > self.best[self.score]
         if better:
-            self.best = {**row, "weights": weights_of(net) if self.args.keep == "best" else None}
-        table = [[f"{value:.6g}" for value in one.values()] for one in self.history]
-        write_table(self.folder / METRICS, list(row), table)
-        began, last = time.monotonic(), row["epoch"] == self.args.epochs
-        if row["epoch"] == 1 or last or (began - self.saved_at) * SAVING_SHARE > self.saving_seconds:
-            self.save(row["epoch"], net, optimizer, scaler)
+            self.best = row
+        if better or self.args.keep == "last":
+            self.kept = {"epoch": epoch, **on_cpu({name: part.state_dict() for name, part in net.named_children()})}
+        rows = ([f"{value:.6g}" for value in one.values()] for one in self.history)
+        write_table(self.folder / METRICS, list(row), rows)
+        began, last = time.monotonic(), epoch == self.args.epochs
+        if epoch == 1 or last or (began - self.saved_at) * SAVING_SHARE > self.saving_seconds:
+            self.save(net, optimizer, scaler)
             self.saved_at, self.saving_seconds = time.monotonic(), time.monotonic() - began
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), "(best)" * better)
-        self.show("is done" if last else f"has done epoch {row['epoch']} of {self.args.epochs}", at_once=True)
+        self.curves.show("is done" if last else f"has done epoch {epoch} of {self.args.epochs}", at_once=True)
 
-    def save(self, epoch: int, net: nn.Module, optimizer: Any, scaler: Any) -> None:
+    def save(self, net: nn.Module, optimizer: Any, scaler: Any) -> None:
         """Write weights.pt, then resume.pt: after a kill in between, the epoch comes again with the same weights."""
-        best = self.args.keep == "best"
-        kept = {**self.facts["net"], "epoch": self.best["epoch"] if best else epoch}
-        kept |= self.best["weights"] if best else weights_of(net)
-        write_whole(self.folder / WEIGHTS, lambda file: torch.save(kept, file))
-        state = {
-            name: on_cpu(part.state_dict())
-            for name, part in zip(("net", "optimizer", "scaler"), (net, optimizer, scaler))
-        }
-        state |= {name: getattr(self, name) for name in ("history", "best", "steps", "losses", "width")}
+        weights = {**self.facts["net"], **self.kept}
+        write_whole(self.folder / WEIGHTS, lambda file: torch.save(weights, file))
+        state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+        state = on_cpu(state) | {name: getattr(self, name) for name in ("history", "best", "steps", "losses", "width")}
+        state["kept"] = self.kept if self.args.keep == "best" else None
         write_whole(self.folder / RESUME, lambda file: torch.save(state, file))
-
-    def show(self, state: str, at_once: bool = False) -> None:
-        """Show the run in Visdom, if it is time to."""
-        if self.curves:
-            self.curves.show(state, at_once)
 
 
 def on_cpu(value: Any) -> Any:
-    """Plain data with its tensors on the CPU, where every machine can load them."""
+    """Plain data with its tensors copied to the CPU, where every machine can load them."""
     if isinstance(value, dict):
         return {name: on_cpu(part) for name, part in value.items()}
-    return value.detach().cpu() if isinstance(value, Tensor) else value
-
-
-def weights_of(net: nn.Module) -> dict[str, Any]:
-    """A copy of the weights of a stage's net, as weights.pt has them."""
-    return {name: on_cpu(part.state_dict()) for name, part in net.named_children()}
+    return value.detach().clone().cpu() if isinstance(value, Tensor) else value
 
 
 # The curves in Visdom, drawn afresh from the run's record each time: a server may come late, go, and come back.
@@ -470,10 +446,10 @@ class Curves:
         self.env = args.env or re.sub(r"[\W_]+", "-", "-".join(run.folder.resolve().parts[-2:])).strip("-")
         self.client, self.next, self.said = None, 0.0, False
 
-    def show(self, state: str, at_once: bool) -> None:
+    def show(self, state: str, at_once: bool = False) -> None:
         """Draw everything, unless that was done a moment ago. Whatever goes wrong is one line, said once."""
         began = time.monotonic()
-        if began < self.next and not (at_once and self.client):
+        if rank() or not self.run.args.visdom or (began < self.next and not (at_once and self.client)):
             return
         try:
             self.client = self.client or self.connect()
