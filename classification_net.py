@@ -20,9 +20,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import networks
-from dataset import Collection, batches, draw_crops, load_pictures, my_part, predict, read_collection, split_batches
+from dataset import Collection, batches, draw_crops, load_pictures, predict, read_collection, split_batches
 from networks import EmbeddingNet, StyleClassifier
-from utils import Run, UserError, choose, choose_device, get_stage_parser, rate_at, run_script, world, wrap
+from utils import Run, UserError, choose, choose_device, get_stage_parser, mean_over_batch, rate_at, run_script, wrap
 
 # What the description leaves open: ours, and what the libraries do by themselves (--plain). experiments/README.md has
 # what each is worth.
@@ -99,15 +99,14 @@ def main(args: argparse.Namespace) -> None:
         plan, crops = (split_batches(part, args.batch_size, choice.even_batches) for part in (order, crops))
 
         net.train()
-        for step, (rows, pictures) in run.watch(plan, batches(squares, my_part(plan), *view, my_part(crops))):
+        for step, (rows, pictures) in run.watch(batches(squares, plan, *view, crops), len(plan)):
             rate = rate_at(step, args.epochs * len(plan), args.lr, choice.warm_up, choice.decay)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 scores = forward(pictures)
             losses = cross_entropy(scores.float(), target[rows], reduction="none")
-            # With several processes each has its part of the batch, and gradients become the mean over the processes.
-            loss = losses.sum() / len(plan[step % len(plan)]) * world()
+            loss = mean_over_batch(losses, torch.ones_like(losses))
             optimizer.zero_grad()
             scaler.scale(loss).backward()
             scaler.step(optimizer)
@@ -119,7 +118,7 @@ def main(args: argparse.Namespace) -> None:
         val_loss = cross_entropy(scores, target[val_rows]).item()
         right = (scores.argmax(dim=1) == target[val_rows]).float()
         validated = {"val_loss": val_loss, "val_accuracy": right.mean().item()}
-        run.end_epoch(validated, rate, net, optimizer, scaler)
+        run.end_epoch(validated, rate, order.numel(), net, optimizer, scaler)
 
     if done < args.epochs:
         by_class = torch.stack([right[target[val_rows] == one].mean() for one in range(len(classes))])

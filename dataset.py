@@ -39,15 +39,8 @@ BAM_STYLES = ("3D Graphics", "Comic", "Pencil Sketch", "Oil Paint", "Pen Ink", "
 BAM_STYLES += ("Scary", "Gloomy", "Happy", "Peaceful")
 BAM_CONTENTS = ("bicycle", "bird", "building", "cars", "cat", "dog", "flower", "people", "tree")
 SPLITS = ("train", "val", "test")
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
-
+SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+SPLIT_FOLDERS |= {split: split for split in SPLITS}
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # Pillow knows more; some run other programs
 SUFFIXES = {suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS}
 # How to turn a picture upright, by its EXIF orientation.
@@ -83,20 +76,15 @@ class Collection:
         in_split = self.split != "" if split == "all" else self.split == split
         return np.flatnonzero(in_split & (self.classes(label)[1] >= 0))
 
-    def files(self) -> list[tuple[str, int, int]]:
-        """Path, bytes and time of change, in nanoseconds, of every picture."""
-        stats = [(self.folder / path).stat() for path in self.paths]
-        return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(self.paths, stats, strict=True)]
-
     def facts(self) -> dict[str, Any]:
         """What config.json says of the data; the fingerprint is another if a picture, a label or a split is."""
-        rows = zip(self.files(), self.style.tolist(), self.content.tolist(), self.split.tolist(), strict=True)
-        rows = [(path, size, style, content, split) for (path, size, _), style, content, split in rows]
+        sizes = [(self.folder / path).stat().st_size for path in self.paths]
+        state = (self.paths, sizes, self.style.tolist(), self.content.tolist(), self.split.tolist())
         counts = {split: len(self.rows(split)) for split in SPLITS}
-        return {"folder": str(self.folder.resolve()), "pictures": counts, "fingerprint": fingerprint(rows)}
+        return {"folder": str(self.folder.resolve()), "pictures": counts, "fingerprint": hash_of(state)}
 
 
-def fingerprint(value: Any) -> str:
+def hash_of(value: Any) -> str:
     """A short hash of plain data, the same on every machine."""
     return hashlib.sha256(repr(value).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
@@ -138,17 +126,17 @@ def read_collection(folder: Path, split_seed: int = 0, known: dict[str, str] | N
 
 
 def read_index(folder: Path) -> list[dict[str, str]]:
-    """The rows of an index.csv, without spaces around their values. Raises `UserError` for one that is not as it should."""
-    index = folder / "index.csv"
-    table, seen = read_table(index), set()
+    """The rows of an index.csv, without spaces around values. Raises `UserError` for one that is not as it should be."""
+    index, seen = folder / "index.csv", set()
+    table = read_table(index)
     for line, row in enumerate(table, 2):
-        if None in row or not row.get("path") or not row.get("style"):
-            raise UserError(f"{index}, row {line}: has no path or no style, or more values than the header")
-        row.update({name: value.strip() for name, value in row.items()})
-        if row.get("split", "") not in ("", *SPLITS) or row["path"] in seen:
+        if None in row or not row.get("path") or not row.get("style") or row["path"] in seen:
             raise UserError(
-                f"{index}, row {line}: has a second row for its path, or a split beside train, val and test"
+                f"{index}, row {line}: lacks a path or style, is the path's second, or longer than the header"
             )
+        row.update({name: value.strip() for name, value in row.items()})
+        if row.get("split", "") not in ("", *SPLITS):
+            raise UserError(f"{index}, row {line}: split is {row['split']}, not train, val or test, or empty")
         seen.add(row["path"])
     if not table:
         raise UserError(f"{index}: lists no pictures; delete it to go by the folders' names")
@@ -156,35 +144,38 @@ def read_index(folder: Path) -> list[dict[str, str]]:
 
 
 def walk(folder: Path) -> list[dict[str, str]]:
-    """The rows that an index.csv would have, by the folders' names; hidden files are none, and what else is passed over
-    is said. Raises `UserError` where no pictures are left, in all or in a style's folder.
+    """The rows that an index.csv would have, by the folders' names. Hidden files are none; what else is passed over is said.
+
+    Raises `UserError` where no pictures are left, in all or in the folder of a style.
     """
     table, passed_over, styles = [], Counter(), set()
     names = {path.name.lower() for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
     by_split = names <= SPLIT_FOLDERS.keys()
     for place, folders, files in os.walk(folder, followlinks=True):
-        parts = Path(place).relative_to(folder).parts
-        split, parts = (SPLIT_FOLDERS[parts[0].lower()], parts[1:]) if by_split and parts else ("", parts)
+        path = Path(place).relative_to(folder)
+        split = SPLIT_FOLDERS[path.parts[0].lower()] if by_split and path.parts else ""
+        parts, files = path.parts[by_split:], sorted(name for name in files if name[0] != ".")
         folders[:] = sorted(name for name in folders if name[0] != ".")
-        files = sorted(name for name in files if name[0] != ".")
-        too_deep = folders if len(parts) == 2 else []
-        if {"config.json", "metrics.json"} & set(files):  # a run or an evaluation, with pictures of its own
-            too_deep, files = [Path(place).name], []
+        if len(parts) > 2 or {"config.json", "metrics.json"} & set(files):
+            passed_over[place, "too deep, or a run's"] += len(files)
             folders.clear()
-        passed_over.update((place, f"folder {name}") for name in too_deep)
-        if len(parts) == 2:
-            folders.clear()
+            continue
+        styles.update(parts[:1] if files else ())
         for name in files:
             suffix = Path(name).suffix.lower()
             if parts and suffix in SUFFIXES:
-                path = (Path(place) / name).relative_to(folder).as_posix()
-                table.append({"path": path, "style": parts[0], "content": "".join(parts[1:]), "split": split})
+                row = {
+                    "path": (path / name).as_posix(),
+                    "style": parts[0],
+                    "content": "".join(parts[1:]),
+                    "split": split,
+                }
+                table.append(row)
             else:
                 passed_over[place, suffix or "no suffix"] += 1
-        styles.update(parts[:1] if files else [])
-    said = [f"{count} in {place} ({what})" for (place, what), count in passed_over.most_common(8)]
-    if said:
-        print(f"data: {passed_over.total()} files or folders are passed over: {', '.join(said)}")
+    if passed_over:
+        said = [f"{count} in {place} ({why})" for (place, why), count in passed_over.most_common(8)]
+        print(f"data: {passed_over.total()} files are passed over: {', '.join(said)}")
     empty = sorted(styles - {row["style"] for row in table})
     if empty or not table:
         raise UserError(
@@ -196,9 +187,7 @@ def walk(folder: Path) -> list[dict[str, str]]:
 
 def number_names(names: list[str], known: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Number names, int64 [n], by their order in `known` if all are in it, else in sorted order; the empty name is -1."""
-    names = [
-        unicodedata.normalize("NFC", name) for name in names
-    ]  # one spelling of accents, whatever the file system's
+    names = [unicodedata.normalize("NFC", name) for name in names]  # file systems spell accents in two ways
     used = set(names) - {""}
     ordered = [name for name in known if name in used] if used <= set(known) else sorted(used)
     number = {"": -1} | {name: place for place, name in enumerate(ordered)}
@@ -211,13 +200,10 @@ def number_names(names: list[str], known: Sequence[str]) -> tuple[np.ndarray, li
 def group_pictures(folder: Path, table: list[dict[str, str]]) -> list[str]:
     """The group of each row: the index's, or the path of the first of the files that are equal byte for byte."""
     sizes = [(folder / row["path"]).stat().st_size for row in table]
-    common = {size for size, count in Counter(sizes).items() if count > 1}
-    group, first = [], {}
+    common, group, first = Counter(sizes), [], {}
     for row, size in zip(table, sizes, strict=True):
-        content = (
-            (folder / row["path"]).read_bytes() if size in common else row["path"].encode("utf-8", "surrogateescape")
-        )
-        group.append(row.get("group") or first.setdefault(hashlib.sha256(content).digest(), f"path:{row['path']}"))
+        same = hashlib.sha256((folder / row["path"]).read_bytes()).digest() if common[size] > 1 else row["path"]
+        group.append(row.get("group") or first.setdefault(same, f"path:{row['path']}"))
     copies = sum(name.startswith("path:") for name in group) - len(first)
     if copies:
         print(f"data: {copies} files are copies of others, byte for byte, and stay in the split of those")
@@ -235,7 +221,7 @@ def draw_splits(style: np.ndarray, content: np.ndarray, group: list[str], given:
         members.setdefault(name, []).append(row)
     split = given.copy()
     for rows in members.values():
-        split[rows] = max(given[rows])  # a group of which one picture has a split follows it
+        split[rows] = np.where(given[rows] == "", max(given[rows]), given[rows])  # all of a group follow one of it
     free = [name for name, rows in members.items() if not split[rows[0]]]
     strata = [((s,), (s, c)) for s, c in zip(style.tolist(), content.tolist(), strict=True)]
     lacking: dict[tuple, np.ndarray] = {}
@@ -292,9 +278,8 @@ def to_rgb(image: Image.Image) -> np.ndarray:
             image = image.transpose(UPRIGHT[image.getexif()[0x0112]])
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # grey beyond 8 bits, which Pillow would cut off
         grey = np.asarray(image).astype(np.float32)
-        white = next(
-            white for white in (1, 255, 65535, 2**32) if grey.max() <= white and (white > 255 or image.mode == "F")
-        )
+        whites = (1, 255, 65535, 2**32) if image.mode == "F" else (65535, 2**32)
+        white = next(white for white in whites if grey.max() <= white)
         grey[grey == image.info.get("transparency")] = white
         image = Image.fromarray((grey * (255 / white)).round().clip(0, 255).astype(np.uint8))
     elif image.has_transparency_data:
@@ -316,25 +301,22 @@ def to_square(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def load_pictures(
-    collection: Collection,
-    image_size: int,
-    device: torch.device,
-    cache: Path | None = None,
-    skip_unreadable: bool = False,
+    collection: Collection, image_size: int, device: torch.device, cache: Path | None, skip_unreadable: bool = False
 ) -> tuple[Collection, Tensor]:
     """Every picture's square, uint8 [n, side, side, 3]: in a GPU's memory if it fits there, else memory-mapped.
 
-    The collection that comes with them has those in no split that cannot be decoded, if `skip_unreadable`; otherwise
-    these are named in a `UserError`.
+    Pictures that cannot be decoded are in no split of the collection that comes with them, if `skip_unreadable`;
+    otherwise a `UserError` names them.
     """
-    files, side = collection.files(), round(image_size * STORED_PER_SEEN)
-    target = cache_folder(collection.folder, cache) / f"{side}-{fingerprint(files)}.npy"
-    if rank() == 0 and not target.exists():
-        lock = take_lock(target.parent / ".lock", wait=True)
+    side, folder = round(image_size * STORED_PER_SEEN), cache_folder(collection.folder, cache)
+    stats = [(collection.folder / path).stat() for path in collection.paths]
+    files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(collection.paths, stats, strict=True)]
+    target = folder / f"{side}-{hash_of(files)}.npy"
+    if rank() == 0:
+        lock = take_lock(folder / ".lock", wait=True)
         if not target.exists():
             decode_all(collection.folder, files, side, target)
-        if lock:
-            lock.release()
+        lock.release()
     if world() > 1:
         distributed.barrier()
     problems = [row["problem"] for row in read_table(target.with_suffix(".csv"))]
@@ -347,34 +329,25 @@ def load_pictures(
         collection = replace(collection, split=np.where([not problem for problem in problems], collection.split, ""))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch would rather have arrays that it can write to
-        squares = torch.from_numpy(np.load(target, mmap_mode="r"))
-    where = str(target)
+        squares, where = torch.from_numpy(np.load(target, mmap_mode="r")), folder
     if device.type == "cuda" and squares.numel() + GPU_RESERVE < torch.cuda.mem_get_info(device)[0]:
-        mapped, squares, where = (
-            squares,
-            torch.empty(squares.shape, dtype=torch.uint8, device=device),
-            "the GPU's memory",
-        )
-        for there, here in zip(squares.split(4096), mapped.split(4096), strict=True):
-            there.copy_(here)
+        there, where = torch.empty(squares.shape, dtype=torch.uint8, device=device), "the GPU's memory"
+        for part, mapped in zip(there.split(4096), squares.split(4096), strict=True):
+            part.copy_(mapped)
+        squares = there
     print(f"pictures: squares of {side} pixels, {squares.numel() / 1e9:.1f} GB in {where}")
     return collection, squares
 
 
 def cache_folder(data: Path, cache: Path | None) -> Path:
-    """Where the decoded pictures of a data folder are kept: beside them, in `cache`, or in the user's cache folder."""
-    name = f"{data.resolve().name}-{fingerprint(str(data.resolve()))[:8]}"
+    """Where the decoded pictures of a data folder are kept: in `cache`, beside them, or in the user's cache folder."""
+    name = f"{data.resolve().name}-{hash_of(str(data.resolve()))[:8]}"
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sketching-with-style"
     folder = cache / name if cache else data / ".pictures"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(13, "is read-only", str(folder))
-    except OSError:
-        if cache:
-            raise
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sketching-with-style" / name
-        print(f"pictures: {data} cannot be written; they are kept in {folder}")
-        folder.mkdir(parents=True, exist_ok=True)
+    if not cache and not os.access(folder if folder.exists() else data, os.W_OK):
+        folder = user / name
+        print(f"pictures: {data} cannot be written, so the decoded ones are kept in {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -420,9 +393,13 @@ def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target:
 # Batches.
 
 
-def split_batches(examples: Tensor, batch_size: int, even: bool = True) -> Sequence[Tensor]:
-    """Cut an epoch's examples, [n, ...], into as few batches as possible; `even` leaves no small one at the end."""
-    return examples.tensor_split(-(-len(examples) // batch_size)) if even else examples.split(batch_size)
+def split_batches(examples: Tensor, batch_size: int, even: bool = True) -> list[Tensor]:
+    """Cut an epoch's examples, [n, ...], into as few batches as possible; `even` leaves no small one at the end.
+
+    Of each batch comes the part of this process, of those that `torchrun` started.
+    """
+    whole = examples.tensor_split(-(-len(examples) // batch_size)) if even else examples.split(batch_size)
+    return [batch[rank() :: world()] for batch in whole]
 
 
 def draw_crops(
@@ -439,11 +416,6 @@ def draw_crops(
     return torch.from_numpy(np.stack([*corner, width, (chance[3] < 0.5) & mirror], axis=-1).astype(np.int64))
 
 
-def my_part(plan: Sequence[Tensor]) -> list[Tensor]:
-    """Of each batch what this process trains on, of those that `torchrun` started: all of it where there is one."""
-    return [batch[rank() :: world()] for batch in plan]
-
-
 def batches(
     squares: Tensor,
     plan: Sequence[Tensor],
@@ -452,19 +424,18 @@ def batches(
     colours: str,
     crops: Sequence[Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield each batch of a plan on the device: its rows as they are, int64 [b] or [b, k], and its pictures.
+    """Yield each batch of a plan, on the device: its rows as they are, int64 [b] or [b, k], and its pictures.
 
-    Those are float32 [b k, 3, image_size, image_size], cut from `squares` by `crops` (as `draw_crops` gives them, for
-    each batch), or from the middle. All rows and crops go to the device at once.
+    Those are float32 [b k, 3, image_size, image_size], cut from `squares` by `crops` (those of `draw_crops` for each
+    batch), or from the middle. All rows and crops go to the device at once.
     """
     sizes = [len(batch) for batch in plan]
     rows_there = torch.cat(list(plan)).to(device).split(sizes)
     crops_there = torch.cat(list(crops)).to(device).split(sizes) if crops else [None] * len(plan)
-    on_gpu = (squares[rows.flatten()] for rows in rows_there)
-    for rows, part, cut in zip(
-        rows_there, on_gpu if squares.is_cuda else gather(squares, plan, device), crops_there, strict=True
-    ):
-        yield rows, prepare(part, image_size, colours, cut if cut is None else cut.flatten(0, -2))
+    indexed = (squares[rows.flatten()] for rows in rows_there)
+    gathered = indexed if squares.is_cuda else gather(squares, plan, device)
+    for rows, part, cut in zip(rows_there, gathered, crops_there, strict=True):
+        yield rows, prepare(part, image_size, colours, None if cut is None else cut.flatten(0, -2))
 
 
 def gather(squares: Tensor, plan: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import triplet_network as triplet
-from dataset import batches, draw_crops, load_pictures, my_part, predict, read_collection, split_batches
+from dataset import batches, draw_crops, load_pictures, predict, read_collection, split_batches
 from networks import EmbeddingNet, load_net
 from utils import (
     CONFIG,
@@ -31,11 +31,10 @@ from utils import (
     choose,
     choose_device,
     get_stage_parser,
+    mean_over_batch,
     rate_at,
     read_table,
     run_script,
-    total,
-    world,
     wrap,
 )
 
@@ -124,19 +123,16 @@ def main(args: argparse.Namespace) -> None:
         crops = split_batches(crops, args.batch_size, choice.even_batches)
 
         net.train()
-        for step, (_, pictures) in run.watch(plan, batches(squares, my_part(plan), *view, my_part(crops))):
+        for step, (_, pictures) in run.watch(batches(squares, plan, *view, crops), len(plan)):
             rate = rate_at(step, args.epochs * len(plan), args.lr, choice.warm_up, choice.decay)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 anchor, positive, negative = forward(pictures)
             losses, right = triplet.triplet_losses(anchor, positive, negative, args.margin, choice.squared)
-            # The mean over the triplets that do not keep the margin yet, as late in training most do, or over all.
-            counted = (
-                total((losses > 0).sum()).clamp(min=1) if choice.average == "active" else len(plan[step % len(plan)])
-            )
-            # With several processes each has its part of the batch, and gradients become the mean over the processes.
-            loss = losses.sum() / counted * world()
+            # Over the triplets that do not keep the margin yet, as late in training most do, or over all.
+            active = losses > 0 if choice.average == "active" else torch.ones_like(losses)
+            loss = mean_over_batch(losses, active)
             optimizer.zero_grad()
             scaler.scale(loss).backward()
             scaler.step(optimizer)
@@ -148,7 +144,7 @@ def main(args: argparse.Namespace) -> None:
         losses, right = triplet.triplet_losses(*embeddings[places].unbind(dim=1), args.margin, choice.squared)
         validated = {"val_loss": losses.mean().item(), "val_triplet_accuracy": right.float().mean().item()}
         validated["val_map"] = triplet.average_precisions(embeddings, val_labels).nanmean().item()
-        run.end_epoch(validated, rate, net, optimizer, scaler)
+        run.end_epoch(validated, rate, triplets.size, net, optimizer, scaler)
 
     if run.history[-1]["train_loss"] > 0.95 * args.margin:
         print("warning: the loss ended at the margin: all embeddings are about the same, or nothing was learnt")

@@ -214,6 +214,14 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def mean_over_batch(losses: Tensor, counted: Tensor) -> Tensor:
+    """The mean of a batch's losses, float [b], over the `counted` ones, bool [b], those of all processes.
+
+    Of it each process returns its own part, so that the mean of their gradients is the gradient of the whole.
+    """
+    return losses.sum() / total(counted.sum()).clamp(min=1) * world()
+
+
 def wrap(net: nn.Module, device: torch.device, compiled: bool) -> nn.Module:
     """The net as a loop calls it: its gradients are the mean over all processes; compiled if asked for."""
     if world() > 1:
@@ -321,18 +329,18 @@ class Run:
         self.curves.show("goes on" if self.history else "has started")
         return len(self.history)
 
-    def watch(self, plan: Sequence[Tensor], batches: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-        """Go through an epoch's batches behind a bar; with each comes the step of the run, counted from 0."""
-        epoch = len(self.history) + 1
-        self.plan, self.began, self.recent, self.sums = plan, time.monotonic(), [], 0
-        bar = tqdm(batches, f"epoch {epoch}", len(plan), leave=False, file=sys.stdout, disable=None)
-        yield from enumerate(bar, (epoch - 1) * len(plan))
+    def watch(self, batches: Iterable[Any], count: int) -> Iterator[tuple[int, Any]]:
+        """Go through an epoch's `count` batches behind a bar; with each comes the step of the run, counted from 0."""
+        epoch, self.epoch_steps = len(self.history) + 1, count
+        self.began, self.recent, self.sums = time.monotonic(), [], torch.zeros(3, dtype=torch.float64)
+        bar = tqdm(batches, f"epoch {epoch}", count, leave=False, file=sys.stdout, disable=None)
+        yield from enumerate(bar, (epoch - 1) * count)
         self.look()
         self.seconds = time.monotonic() - self.began
 
     def note(self, losses: Tensor, right: Tensor) -> None:
         """Take a step's losses, float [b], and which examples were right, bool [b]; they are read every ten steps."""
-        self.recent.append(torch.stack([losses.detach().sum(), right.sum()]))
+        self.recent.append(torch.stack([losses.detach().sum(), right.sum(), losses.new_full((), len(losses))]))
         if len(self.recent) == 10:
             self.look()
 
@@ -341,7 +349,7 @@ class Run:
         for step in total(torch.stack(self.recent).double()).cpu() if self.recent else []:
             if self.steps % self.width == 0:
                 self.losses.append(0.0)
-            self.losses[-1] += step[0].item() / len(self.plan[self.steps % len(self.plan)])
+            self.losses[-1] += (step[0] / step[2]).item()
             self.steps, self.sums = self.steps + 1, self.sums + step
         if len(self.losses) > 2000:  # one width for the whole curve, doubled for all of it
             pairs = zip_longest(self.losses[::2], self.losses[1::2], fillvalue=0.0)
@@ -354,18 +362,19 @@ class Run:
             )
         self.curves.show(f"is in epoch {epoch} of {self.args.epochs}")
 
-    def end_epoch(self, validated: dict[str, float], rate: float, net: nn.Module, optimizer: Any, scaler: Any) -> None:
+    def end_epoch(
+        self, validated: dict[str, float], rate: float, pictures: int, net: nn.Module, optimizer: Any, scaler: Any
+    ) -> None:
         """Add a row to metrics.csv; save in the first and last epoch, and where that takes little of the time.
 
         `validated` has the columns val_loss, val_<right> and more; `net` an `embedding` and, in stage 1, a `head`.
-        Raises `UserError` for a loss that is not finite.
+        `pictures` is how many were trained on. Raises `UserError` for a loss that is not finite.
         """
         self.look(validated["val_loss"])
         epoch, right = len(self.history) + 1, list(validated)[1].replace("val", "train")
-        loss, accuracy = (self.sums / sum(map(len, self.plan))).tolist()
+        loss, accuracy, _ = (self.sums / self.sums[2]).tolist()
         row = {"epoch": epoch, "train_loss": loss, right: accuracy, **validated, "lr": rate}
-        row["images_per_second"] = sum(batch.numel() for batch in self.plan) / self.seconds
-        row["seconds"] = time.monotonic() - self.began
+        row |= {"images_per_second": pictures / self.seconds, "seconds": time.monotonic() - self.began}
         self.history.append(row)
         if rank():
             return
