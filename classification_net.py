@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 import networks
@@ -29,7 +31,7 @@ from utils import Run, UserError, choose, choose_device, get_stage_parser, mean_
 DEPARTURES = {
     "first_weights": ("spread", "torchvision"),  # of an AlexNet from nothing: networks.spread_thresholds; or "he"
     "colours": ("centred", "unit"),  # around ImageNet's mean, or from 0 to 1
-    "rate_width": (256, None),  # layers with more inputs learn more slowly: networks.adam_groups
+    "rate_width": (256, None),  # layers with more inputs learn more slowly: adam_groups
     "warm_up": (100, 0),  # steps in which the rate rises; Adam's first steps go by few gradients
     "decay": ("cosine", "none"),  # of the rate after that
     "dropout": (0.0, None),  # in the backbone; None is torchvision's, 0.5 in AlexNet
@@ -70,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
     # Net and optimizer.
     torch.manual_seed(args.seed)
     embedding = EmbeddingNet(args.arch, args.embedding_dim, choice.dropout)
-    networks.check_image_size(embedding, args.image_size)
+    check_net(embedding, args.image_size, len(train_rows), args.batch_size)
     if args.weights != "none":
         networks.load_weights(embedding, args.weights, args.arch)
     elif args.arch == "alexnet" and choice.first_weights != "torchvision":
@@ -79,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
             sample = torch.from_numpy(np.random.default_rng(args.seed).permutation(train_rows)[:128])
             networks.spread_thresholds(embedding.backbone, next(batches(squares, [sample], *view))[1].cpu())
     net = StyleClassifier(embedding, len(classes)).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(networks.adam_groups(net, choice.rate_width), lr=args.lr, fused=True)
+    optimizer = torch.optim.Adam(adam_groups(net, choice.rate_width), lr=args.lr, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
 
     # The run: its folder, its curves, and how far it is.
@@ -124,6 +126,31 @@ def main(args: argparse.Namespace) -> None:
         by_class = torch.stack([right[target[val_rows] == one].mean() for one in range(len(classes))])
         print(f"done: validation accuracy {right.mean():.3f}, as a mean over the classes {by_class.mean():.3f}")
     print(f"next: python train.py --stage1 {args.run}")
+
+
+def adam_groups(net: nn.Module, width: int | None) -> list[dict[str, Any]]:
+    """Parameter groups in which layers with more than `width` inputs learn at a smaller "share" of the rate, [0, 1].
+
+    Adam moves every weight by about the rate in each step whatever its gradient, so that what a layer's output moves
+    grows with the number of its inputs: at one rate for all, AlexNet's layer of 9216 inputs is thrown about.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in net.parameters():
+        inputs = parameter[0].numel() if parameter.dim() > 1 else 1
+        groups.setdefault(min(1.0, width / inputs) if width else 1.0, []).append(parameter)
+    return [{"params": parameters, "share": share} for share, parameters in groups.items()]
+
+
+def check_net(net: EmbeddingNet, image_size: int, pictures: int, batch_size: int) -> None:
+    """See that a net takes pictures of this size, and batches of what an epoch is cut into. Raises `UserError`."""
+    try:
+        with torch.inference_mode():
+            net.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--image-size {image_size}: does not fit the net ({error}); 224 fits all") from error
+    normalises = any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
+    if normalises and pictures // -(-pictures // batch_size) == 1:
+        raise UserError(f"--batch-size {batch_size}: leaves batches of one picture, which batch norm cannot train on")
 
 
 def check_classes(collection: Collection, label: str) -> None:

@@ -58,28 +58,6 @@ class StyleClassifier(nn.Module):
         return self.head(self.embedding(pictures))
 
 
-def check_image_size(net: EmbeddingNet, image_size: int) -> None:
-    """Try a net on one picture. Raises `UserError` if its backbone takes none of that size."""
-    try:
-        with torch.inference_mode():
-            net.eval()(torch.zeros(1, 3, image_size, image_size))
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--image-size {image_size}: does not fit the net ({error}); 224 fits all") from error
-
-
-def adam_groups(net: nn.Module, width: int | None) -> list[dict[str, Any]]:
-    """Parameter groups in which layers with more than `width` inputs learn at a smaller "share" of the rate, [0, 1].
-
-    Adam moves every weight by about the rate in each step whatever its gradient, so that what a layer's output moves
-    grows with the number of its inputs: at one rate for all, AlexNet's layer of 9216 inputs is thrown about.
-    """
-    groups: dict[float, list[nn.Parameter]] = {}
-    for parameter in net.parameters():
-        inputs = parameter[0].numel() if parameter.dim() > 1 else 1
-        groups.setdefault(min(1.0, width / inputs) if width else 1.0, []).append(parameter)
-    return [{"params": parameters, "share": share} for share, parameters in groups.items()]
-
-
 # First weights of an AlexNet that starts from nothing. Style is colour and texture, wherever they stand. A fresh net of
 # random filters is poor at both, and what it learns of a few hundred pictures are their shapes.
 

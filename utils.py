@@ -43,9 +43,6 @@ class UserError(Exception):
     """Something that the user can change. Its message is one line: what is wrong, and the remedy."""
 
 
-# Scripts and files.
-
-
 class Output(io.TextIOBase):
     """A stream that nobody needs to read: where it is closed, or its disk is full, training goes on in silence."""
 
@@ -137,10 +134,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def take_lock(path: Path, wait: bool) -> filelock.FileLock:
-    """Lock a file until it is released or this process ends; on a file system without locks that is said and not done.
-
-    Raises `filelock.Timeout` where another process has it and `wait` is false.
-    """
+    """Lock a file until it is released or this process ends. Raises `filelock.Timeout` where another process has it."""
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=-1 if wait else 0)
@@ -149,9 +143,6 @@ def take_lock(path: Path, wait: bool) -> filelock.FileLock:
             raise
         print(f"note: {path.parent} is on a file system without locks; start nothing else there meanwhile")
     return lock
-
-
-# Options.
 
 
 def get_stage_parser(description: str, run: str, epochs: int) -> argparse.ArgumentParser:
@@ -192,9 +183,6 @@ def rate_at(step: int, steps: int, peak: float, warm_up: int, decay: str) -> flo
     if step < warm_up:
         return peak * (step + 1) / warm_up
     return peak if decay == "none" else peak * (0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
-
-
-# Devices and processes.
 
 
 def rank() -> int:
@@ -263,9 +251,6 @@ def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
         raise UserError("--amp fp16: needs a GPU; take --amp auto")
     print(f"device: {torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, trains in {types[amp]}")
     return device, types[amp]
-
-
-# The run folder.
 
 
 class Run:
