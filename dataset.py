@@ -362,8 +362,9 @@ def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target:
             kept[row["path"], int(row["size"]), int(row["changed"])] = square, row["problem"]
     part = target.with_suffix(".part")
     squares = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), side, side, 3))
-    with part.open("r+b") as file:  # the space is taken at once: a map that finds the disk full kills its process
-        os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+    if hasattr(os, "posix_fallocate"):  # the space is taken at once: a map that finds the disk full kills its process
+        with part.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
 
     def decode(row: int) -> str:
         if files[row] in kept:

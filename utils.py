@@ -246,7 +246,8 @@ def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
         major, _ = torch.cuda.get_device_capability()
         amp = "bf16" if major >= 8 else "fp16" if major >= 7 else "off"
     elif amp == "auto":
-        amp = "bf16" if "amx_bf16" in Path("/proc/cpuinfo").read_text() else "off"
+        cpuinfo = Path("/proc/cpuinfo")
+        amp = "bf16" if cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text() else "off"
     if amp == "fp16" and device.type == "cpu":
         raise UserError("--amp fp16: needs a GPU; take --amp auto")
     print(f"device: {torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, trains in {types[amp]}")
