@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import ctypes
 import errno
 import hashlib
 import io
@@ -14,6 +15,7 @@ import json
 import logging
 import math
 import os
+import platform
 import re
 import signal
 import sys
@@ -250,6 +252,10 @@ def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
         amp = "bf16" if cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text() else "off"
     if amp == "fp16" and device.type == "cpu":
         raise UserError("--amp fp16: needs a GPU; take --amp auto")
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        # Freed memory is kept: clearing it anew for each large tensor takes a quarter of the time in bfloat16.
+        for parameter, value in ((-4, 0), (-1, 2**31 - 1)):  # M_MMAP_MAX and M_TRIM_THRESHOLD in malloc.h
+            ctypes.CDLL("libc.so.6").mallopt(parameter, value)
     print(f"device: {torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, trains in {types[amp]}")
     return device, types[amp]
 
