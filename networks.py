@@ -168,8 +168,8 @@ def load_net(run: Path | str) -> tuple[dict[str, Any], EmbeddingNet, nn.Module |
     """
     file = Path(run) / WEIGHTS
     if not file.exists():
-        what = "is a file; give the run's folder" if Path(run).is_file() else f"has no {WEIGHTS}; train it first"
-        raise UserError(f"{run}: {what}")
+        problem = "is a file; give the run's folder" if Path(run).is_file() else f"has no {WEIGHTS}; first train it"
+        raise UserError(f"{run}: {problem}, by python classification_net.py --data DIR, then python train.py")
     facts = load_file(file)
     weights, head = facts.pop("embedding"), facts.pop("head", None)
     net = StyleClassifier(EmbeddingNet(facts["arch"], facts["embedding_dim"], facts["dropout"]), len(facts["classes"]))
