@@ -41,7 +41,7 @@ BAM_CONTENTS = ("bicycle", "bird", "building", "cars", "cat", "dog", "flower", "
 SPLITS = ("train", "val", "test")
 SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 SPLIT_FOLDERS |= {split: split for split in SPLITS}
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # Pillow knows more; some run other programs
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # Pillow knows more; some run other programs
 SUFFIXES = {suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS}
 # How to turn a picture upright, by its EXIF orientation.
 TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
