@@ -265,10 +265,12 @@ def read_picture(source: Path | bytes, least: int | None = None) -> np.ndarray:
     except Exception as error:  # Pillow raises all kinds of things, for metadata too, on which OpenCV is asked
         if isinstance(error, OSError) and not isinstance(error, UnidentifiedImageError):
             raise UnreadablePicture(str(error)) from error  # pixels are missing, which OpenCV would make up
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+        picture = None
+        with contextlib.suppress(cv2.error):  # raised for what is empty or claims to be huge
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if picture is None:
             raise UnreadablePicture("it is empty" if not data else f"it cannot be decoded: {error}") from error
-        return picture
+        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
