@@ -155,7 +155,10 @@ def walk(folder: Path) -> list[dict[str, str]]:
         path = Path(place).relative_to(folder)
         split = SPLIT_FOLDERS[path.parts[0].lower()] if by_split and path.parts else ""
         parts, files = path.parts[by_split:], sorted(name for name in files if name[0] != ".")
-        folders[:] = sorted(name for name in folders if name[0] != ".")
+        here = Path(place).resolve()  # no link is followed that leads back to a folder above
+        folders[:] = sorted(
+            name for name in folders if name[0] != "." and not here.is_relative_to((here / name).resolve())
+        )
         if len(parts) > 2 or {"config.json", "metrics.json"} & set(files):
             passed_over[place, "too deep, or a run's"] += len(files)
             folders.clear()
