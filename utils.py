@@ -309,7 +309,7 @@ class Run:
 
     def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> int:
         """Go on from resume.pt if the run has begun; returns how many epochs are done."""
-        if (self.folder / METRICS).exists():
+        if (self.folder / RESUME).exists():
             state = torch.load(self.folder / RESUME, map_location="cpu", weights_only=True)
             net.load_state_dict(state.pop("net"))
             optimizer.load_state_dict(state.pop("optimizer"))
