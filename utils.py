@@ -110,8 +110,9 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except RuntimeError as error:  # torch.save's way of saying so
-        raise OSError(errno.ENOSPC, "cannot be written; the disk may be full", str(path)) from error
+    except (OSError, RuntimeError) as error:  # the latter from torch.save; neither names the file
+        number = getattr(error, "errno", None) or errno.ENOSPC
+        raise OSError(number, os.strerror(number), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 
