@@ -366,10 +366,14 @@ def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target:
         for square, row in zip(np.load(file, mmap_mode="r"), read_table(file.with_suffix(".csv")), strict=True):
             kept[row["path"], int(row["size"]), int(row["changed"])] = square, row["problem"]
     part = target.with_suffix(".part")
-    squares = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), side, side, 3))
-    if hasattr(os, "posix_fallocate"):  # the space is taken at once: a map that finds the disk full kills its process
-        with part.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+    try:
+        squares = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), side, side, 3))
+        if hasattr(os, "posix_fallocate"):  # space is taken at once: a map that finds the disk full kills its process
+            with part.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{error.strerror}; choose another --cache", str(part)) from error
 
     def decode(row: int) -> str:
         if files[row] in kept:
