@@ -27,7 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor, distributed
 from torch.nn import functional
 from tqdm import tqdm
@@ -43,6 +43,8 @@ SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "test
 SPLIT_FOLDERS |= {split: split for split in SPLITS}
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # Pillow knows more; some run other programs
 SUFFIXES = {suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS}
+# A long text beside the pixels is no reason to refuse them.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30
 # How to turn a picture upright, by its EXIF orientation.
 TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
 UPRIGHT = {number: Image.Transpose[name] for number, name in enumerate(TURNS, 2)}
