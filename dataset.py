@@ -397,9 +397,9 @@ def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target:
     write_table(target.with_suffix(".csv"), ("path", "size", "changed", "problem"), rows)
     squares.flush()
     part.replace(target)
-    for file in older:
-        file.with_suffix(".csv").unlink()
+    for file in older:  # the map first: one that a kill left without its table could not be read
         file.unlink()
+        file.with_suffix(".csv").unlink()
 
 
 # Batches.
