@@ -106,15 +106,15 @@ def test_runs_and_evaluations_inside_the_data_are_no_styles(tmp_path, capsys):
 
 
 def test_links_are_followed_but_never_in_a_circle(tmp_path):
-    make_folder(tmp_path / "real", ["a/x/1.jpg", "a/x/2.jpg", "b/x/3.jpg"])
+    make_folder(tmp_path / "real", ["a/1.jpg", "a/2.jpg", "b/3.jpg"])
     (tmp_path / "linked").mkdir()
     for style in "ab":
         (tmp_path / "linked" / style).symlink_to(tmp_path / "real" / style)
     assert len(read_collection(tmp_path / "linked").paths) == 3
-    for place in (".", "a", "a/x"):
+    for place in (".", "a"):
         for name in ("up", "again"):
             (tmp_path / "real" / place / name).symlink_to(tmp_path / "real")
-    assert read_collection(tmp_path / "real").paths == ["a/x/1.jpg", "a/x/2.jpg", "b/x/3.jpg"]
+    assert read_collection(tmp_path / "real").paths == ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
 
 
 @pytest.mark.parametrize(

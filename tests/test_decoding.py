@@ -147,7 +147,7 @@ def test_a_large_jpeg_may_be_decoded_smaller_and_gives_the_same_square(size, ori
     whole, reduced = read_picture(data), read_picture(data, least=128)
     assert min(reduced.shape[:2]) >= 128 and reduced.size < whole.size / 3
     difference = to_square(whole, 128).astype(int) - to_square(reduced, 128)
-    assert np.abs(difference).mean() < 1 and np.abs(difference).max() < 12
+    assert np.abs(difference).mean() < 2 and np.abs(difference).max() < 16
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 4_000), (4_000, 3), (33, 32)])
