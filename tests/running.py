@@ -49,7 +49,9 @@ def run_main(script: str, *options: object) -> None:
     module.main(module.get_parser().parse_args([str(option) for option in options]))
 
 
-def start(script: str, options: tuple, log: Path, before: Callable[..., None] | None = None, *values: Any) -> BaseProcess:
+def start(
+    script: str, options: tuple, log: Path, before: Callable[..., None] | None = None, *values: Any
+) -> BaseProcess:
     """Start a script in a process of its own whose output goes to `log`; it calls `before(*values)` first, if given."""
     server = multiprocessing.get_context("forkserver")
     # The server does not get this process's module path, only its environment.

@@ -34,18 +34,17 @@ def precision_across_contents(run: Path, data: Path) -> float:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_both_stages_learn(pictures, tmp_path, seed):
     common = ("--data", pictures, "--seed", seed, "--batch-size", 16)
-    run_main("classification_net.py", *TINY, *common, "--run", tmp_path / "1", "--epochs", 6, "--lr", 0.01)
+    run_main("classification_net.py", *TINY, *common, "--run", tmp_path / "1", "--epochs", 3, "--lr", 0.01)
     stage1 = read_rows(tmp_path / "1/metrics.csv")
-    assert float(stage1[-1]["val_accuracy"]) > 0.7, "chance is 0.33"
+    assert float(stage1[-1]["val_accuracy"]) > 0.6, "chance is 0.33"
     assert float(stage1[-1]["train_loss"]) < float(stage1[0]["train_loss"])
-    options = ("--stage1", tmp_path / "1", "--run", tmp_path / "2", "--epochs", 8, "--lr", 0.01)
+    options = ("--stage1", tmp_path / "1", "--run", tmp_path / "2", "--epochs", 10, "--lr", 0.003)
     run_main("train.py", *QUIET, *common, *options)
     stage2 = read_rows(tmp_path / "2/metrics.csv")
     assert float(stage2[-1]["val_triplet_accuracy"]) > 0.85, "chance is 0.5"
     assert float(stage2[-1]["train_loss"]) < 0.15, "a loss at the margin, 0.2, is a collapse"
     before, after = (precision_across_contents(tmp_path / stage, pictures) for stage in "12")
-    print(before, after)
-    assert after > before + 0.02, "stage 2 should bring a style's pictures of other contents nearer"
+    assert after > before + 0.1, "stage 2 should bring a style's pictures of other contents nearer"
 
 
 def test_plain_learns_too(pictures, tmp_path):

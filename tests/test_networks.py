@@ -11,7 +11,15 @@ import torchvision
 from torch import Tensor, nn
 
 from classification_net import adam_groups
-from networks import EmbeddingNet, StyleClassifier, draw_he_weights, load_file, load_net, load_weights, spread_thresholds
+from networks import (
+    EmbeddingNet,
+    StyleClassifier,
+    draw_he_weights,
+    load_file,
+    load_net,
+    load_weights,
+    spread_thresholds,
+)
 from utils import UserError
 
 

@@ -17,7 +17,16 @@ from PIL import Image
 from running import TINY, run_elsewhere
 
 import dataset
-from dataset import crop_on_cpu, crop_on_gpu, draw_crops, load_pictures, prepare, read_collection, read_picture, to_square
+from dataset import (
+    crop_on_cpu,
+    crop_on_gpu,
+    draw_crops,
+    load_pictures,
+    prepare,
+    read_collection,
+    read_picture,
+    to_square,
+)
 from utils import UserError
 
 CPU = torch.device("cpu")

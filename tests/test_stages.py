@@ -294,7 +294,9 @@ def test_a_run_goes_on_with_its_own_options_and_data_alone(collection, stage1_ru
     shutil.copytree(stage1_run, tmp_path / "run")
     with pytest.raises(UserError, match="holds a run already; go on with it by --resume"):
         stage1(collection, tmp_path / "run")
-    with pytest.raises(UserError, match="began with (--epochs 3 --lr 0.001|--lr 0.001 --epochs 3); .*start from its weights"):
+    with pytest.raises(
+        UserError, match="began with (--epochs 3 --lr 0.001|--lr 0.001 --epochs 3); .*start from its weights"
+    ):
         stage1(collection, tmp_path / "run", "--resume", "--epochs", 30, "--lr", 0.1)
     data = tmp_path / "data"
     shutil.copytree(collection, data, ignore=shutil.ignore_patterns(".pictures"))

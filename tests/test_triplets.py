@@ -150,7 +150,9 @@ def test_the_loss_of_a_case_worked_out_by_hand():
     negative = torch.tensor([[-1.0, 0.0], [-1.0, 0.0], [0.6, 0.8]])
     # Distances: sqrt(2) and 2; 0 and 2; sqrt(2) and sqrt(0.8).
     losses, right = triplet_losses(anchor, positive, negative, margin=0.7)
-    assert losses.tolist() == pytest.approx([math.sqrt(2) - 2 + 0.7, 0.0, math.sqrt(2) - math.sqrt(0.8) + 0.7], abs=1e-4)
+    assert losses.tolist() == pytest.approx(
+        [math.sqrt(2) - 2 + 0.7, 0.0, math.sqrt(2) - math.sqrt(0.8) + 0.7], abs=1e-4
+    )
     assert right.tolist() == [True, True, False]
     losses, _ = triplet_losses(anchor, positive, negative, margin=0.7, squared=True)
     assert losses.tolist() == pytest.approx([0.0, 0.0, 2 - 0.8 + 0.7], abs=1e-4)
