@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torchvision.models._api import register_model
 
 import classification_net
@@ -93,29 +94,22 @@ def run_elsewhere(script: str, *options: object, log: Path, status: int = 0, bef
 def strike(place: str, times: int, number: int) -> None:
     """Send this process a signal just before the `times`-th time, from 1, that it comes to a place.
 
-    Places: "step" (of either optimizer, inside an epoch) and "file" (written, but not yet synced and renamed).
+    Places: "step" (of an optimizer) and "file" (one is written, but not yet synced and renamed).
     """
     seen = count(1)
 
-    def pass_by() -> None:
-        if next(seen) == times:
-            os.kill(os.getpid(), number)
+    def struck(function: Callable[..., Any]) -> Callable[..., Any]:
+        def passing(*values: Any, **named: Any) -> Any:
+            if next(seen) == times:
+                os.kill(os.getpid(), number)
+            return function(*values, **named)
 
-    if place == "step":
-        for kind in (torch.optim.Adam, torch.optim.SGD):
-            kind.step = before_call(kind.step, pass_by)
-    else:
-        os.fsync = before_call(os.fsync, pass_by)
+        return passing
 
-
-def before_call(function: Callable[..., Any], first: Callable[[], None]) -> Callable[..., Any]:
-    """A function that calls `first` and then `function`."""
-
-    def both(*values: Any, **named: Any) -> Any:
-        first()
-        return function(*values, **named)
-
-    return both
+    if place == "file":
+        os.fsync = struck(os.fsync)
+    for kind in (torch.optim.Adam, torch.optim.SGD) if place == "step" else ():
+        kind.step = struck(kind.step)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -124,19 +118,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Every tensor in a file of torch.save, by the path that leads to it."""
-    found: dict[str, torch.Tensor] = {}
-
-    def walk(value: Any, name: str) -> None:
-        if isinstance(value, torch.Tensor):
-            found[name] = value
-        elif isinstance(value, (dict, list)):
-            for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-                walk(part, f"{name}/{key}")
-
-    walk(torch.load(path, map_location="cpu", weights_only=True), "")
-    return found
+def read_tensors(path: Path) -> list[torch.Tensor]:
+    """Every tensor in a file of torch.save."""
+    leaves = tree_leaves(torch.load(path, map_location="cpu", weights_only=True))
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
 def assert_same_run(run: Path, other: Path) -> None:
@@ -144,5 +129,4 @@ def assert_same_run(run: Path, other: Path) -> None:
     assert read_rows(run / "metrics.csv") == read_rows(other / "metrics.csv")
     for name in ("weights.pt", "resume.pt"):
         mine, theirs = read_tensors(run / name), read_tensors(other / name)
-        assert mine.keys() == theirs.keys() and len(mine) > 8
-        assert [key for key in mine if not torch.equal(mine[key], theirs[key])] == []
+        assert len(mine) == len(theirs) > 8 and all(map(torch.equal, mine, theirs)), name
