@@ -232,7 +232,9 @@ def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
     if name != "cpu":
         try:
             torch.cuda.init()
-            device = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if many else "cuda:0" if name == "auto" else name)
+            device = torch.device(
+                f"cuda:{os.environ['LOCAL_RANK']}" if many else "cuda:0" if name in ("auto", "cuda") else name
+            )
             torch.cuda.set_device(device)
             torch.ones(1, device=device).item()
         except (RuntimeError, AssertionError, ValueError) as error:
