@@ -94,7 +94,8 @@ def main(args: argparse.Namespace) -> None:
     embedding.to(device)
     if choice.bottleneck_length:
         sample = np.random.default_rng(args.seed).permutation(train_rows)[:512]
-        scale_bottleneck(embedding, predict(embedding, squares, sample, *view), choice.bottleneck_length)
+        outputs = predict(embedding, squares, sample, *view, args.batch_size)
+        scale_bottleneck(embedding, outputs, choice.bottleneck_length)
     net = triplet.TripletNet(embedding, choice.length)
     # Not fused for float16, whose first steps overflow: a fused step that is skipped leaves the momentum undefined.
     fused = precision != torch.float16 or None
