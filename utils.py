@@ -400,7 +400,7 @@ def on_cpu(value: Any) -> Any:
     """Plain data with its tensors copied to the CPU, where every machine can load them."""
     if isinstance(value, dict):
         return {name: on_cpu(part) for name, part in value.items()}
-    return value.detach().clone().cpu() if isinstance(value, Tensor) else value
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
 
 
 # The curves in Visdom, drawn afresh from the run's record each time: a server may come late, go, and come back.
