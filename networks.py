@@ -138,7 +138,7 @@ def load_weights(net: EmbeddingNet, weights: str, arch: str) -> None:
         state = state.get("embedding", state.get("state_dict", state))
     # DataParallel puts "module." before all names; the re-implementation calls its backbone "convnet".
     state = {re.sub(r"^(module\.)?(\w+\.)*?convnet\.", "backbone.", name): value for name, value in state.items()}
-    state = {name.removeprefix("module."): value for name, value in state.items() if not name.startswith("aux")}
+    state = {name.removeprefix("module."): value for name, value in state.items() if not name.lower().startswith("aux")}
     if not any(name.startswith("backbone.") for name in state):
         state = {f"backbone.{name}": value for name, value in state.items()}
     own = net.state_dict()

@@ -110,8 +110,9 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except RuntimeError as error:  # torch.save's way of saying so
-        raise OSError(errno.ENOSPC, "cannot be written; the disk may be full", str(path)) from error
+    except (OSError, RuntimeError) as error:  # the latter from torch.save; neither names the file
+        number = getattr(error, "errno", None) or errno.ENOSPC
+        raise OSError(number, os.strerror(number), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -311,7 +312,7 @@ class Run:
 
     def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> int:
         """Go on from resume.pt if the run has begun; returns how many epochs are done."""
-        if (self.folder / METRICS).exists():
+        if (self.folder / RESUME).exists():
             state = torch.load(self.folder / RESUME, map_location="cpu", weights_only=True)
             net.load_state_dict(state.pop("net"))
             optimizer.load_state_dict(state.pop("optimizer"))
