@@ -34,8 +34,8 @@ NOTE = "standin.json"  # in the folder of a collection: the options that it was 
 def draw_picture(style: str, content: str, number: int, size: int, seed: int) -> np.ndarray:
     """One picture of the collection: uint8 [size, size, 3], red, green, blue. A pure function of its arguments."""
     rng = np.random.default_rng([seed, list(STYLES).index(style), list(CONTENTS).index(content), number])
-    scene = draw_scene(CONTENTS[content](rng, draw_paint(rng)), rng)
-    return render(style, scene, size, rng)
+    depict, hue = CONTENTS[content]
+    return render(style, draw_scene(depict(rng, draw_paint(rng, hue)), hue, rng), size, rng)
 
 
 def encoded(picture: np.ndarray, suffix: str) -> bytes:
@@ -94,39 +94,30 @@ def draw_collection(folder: Path, per_cell: int, size: int, seed: int) -> None:
 
 def draw_sheet(path: Path, seed: int, tile: int = 80, left: int = 108, top: int = 24) -> None:
     """Write a sheet with a row for each style and a column for each content."""
-    sheet = np.full((top + len(STYLES) * (tile + 3), left + len(CONTENTS) * (tile + 3), 3), 255, np.uint8)
-    write = partial(
-        cv2.putText, sheet, fontFace=cv2.FONT_HERSHEY_SIMPLEX, fontScale=0.42, color=(50, 50, 50), lineType=cv2.LINE_AA
-    )
+    step = tile + 3
+    sheet = np.full((top + len(STYLES) * step, left + len(CONTENTS) * step, 3), 255, np.uint8)
     for row, style in enumerate(STYLES):
-        y = top + row * (tile + 3)
-        write(text=style, org=(4, y + tile // 2 + 4))
+        cv2.putText(sheet, style, (4, top + row * step + tile // 2 + 4), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (50, 50, 50))
         for column, content in enumerate(CONTENTS):
-            x = left + column * (tile + 3)
-            write(text=content, org=(x + 8, 16))
+            y, x = top + row * step, left + column * step
             sheet[y : y + tile, x : x + tile] = draw_picture(style, content, 0, tile, seed)
+    for column, content in enumerate(CONTENTS):
+        cv2.putText(sheet, content, (left + column * step + 8, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (50, 50, 50))
+    sheet = sheet // 8 * 8 + sheet // 32  # 32 steps a colour make a .png half as large
     write_whole(path, encoded(sheet, path.suffix))
     print(f"{path}: one picture of each style and content")
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        "python -m standin", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m standin", description=__doc__, formatter_class=layout)
     add = parser.add_argument
     add("folder", nargs="?", metavar="DIR", type=Path, help="a new or an empty folder, or one that was begun")
-    add(
-        "--per-cell", type=int, default=10, metavar="N", help="pictures of each style and content (default %(default)s)"
-    )
-    add("--size", type=int, default=128, help="width and height in pixels (default %(default)s)")
-    add("--seed", type=int, default=0, help="another seed draws another collection (default %(default)s)")
-    add(
-        "--sheet",
-        type=Path,
-        metavar="FILE",
-        help="write a sheet with one picture of each style and content, .png or .jpg",
-    )
+    add("--per-cell", type=int, default=10, metavar="N", help="pictures of each style and content; default %(default)s")
+    add("--size", type=int, default=128, metavar="PIXELS", help="width and height; default %(default)s")
+    add("--seed", type=int, default=0, help="another seed draws another collection; default %(default)s")
+    add("--sheet", type=Path, metavar="FILE", help="write a sheet, .png or .jpg, with a picture of each kind")
     return parser
 
 

@@ -51,10 +51,8 @@ def bicycle(rng: Rng, paint: Paint) -> list[Shape]:
     shapes += [line(path, paint.main, tube) for path in tubes]
     grips = [(0.1, 0), (0.02, 0.05), (-0.14, 0.04)], [(-0.05, 0), (0.12, -0.02), (0.1, -0.14)]
     saddle = [(-0.17, 0.12), (0.02, 0.12), (0.14, 0.09), (-0.05, 0.06), (-0.16, 0.06)]
-    shapes += [
-        line(top + grips[rng.integers(2)], paint.dark, 0.05, rounded=True),
-        area(seat + saddle, paint.dark, True),
-    ]
+    shapes.append(line(top + grips[rng.integers(2)], paint.dark, 0.05, rounded=True))
+    shapes.append(area(seat + saddle, paint.dark, rounded=True))
     return [*shapes, disc(*crank, 0.08, paint.dark), line([crank - pedal, crank + pedal], paint.dark, 0.04)]
 
 
@@ -289,7 +287,7 @@ def people(rng: Rng, paint: Paint) -> list[Shape]:
     """One to three people, small and tall, each in colours of their own."""
     shapes = person(rng, paint)
     for k in range(rng.integers(0, 3)):
-        shapes += moved(person(rng, draw_paint(rng)), 0.75 * (k + 1), 0, rng.uniform(0.65, 1.0))
+        shapes += moved(person(rng, draw_paint(rng, rng.random())), 0.75 * (k + 1), 0, rng.uniform(0.65, 1.0))
     return shapes
 
 
@@ -350,4 +348,16 @@ def tree(rng: Rng, paint: Paint) -> list[Shape]:
     return shapes
 
 
-CONTENTS = {content.__name__: content for content in (bicycle, bird, building, cars, cat, dog, flower, people, tree)}
+# With the hue of its surroundings: as in the world, what is depicted goes with colours, which an embedding of style
+# has to learn to look through.
+CONTENTS = {
+    "bicycle": (bicycle, 0.02),
+    "bird": (bird, 0.55),
+    "building": (building, 0.1),
+    "cars": (cars, 0.66),
+    "cat": (cat, 0.77),
+    "dog": (dog, 0.22),
+    "flower": (flower, 0.9),
+    "people": (people, 0.15),
+    "tree": (tree, 0.36),
+}

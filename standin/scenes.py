@@ -126,9 +126,9 @@ def shade(colour: Colour, factor: float) -> Colour:
     return tuple(c * factor if factor <= 1 else 1 - (1 - c) / factor for c in colour)
 
 
-def draw_paint(rng: np.random.Generator) -> Paint:
-    """The colours of one thing: any hue, with a second one beside or opposite to it."""
-    hue, apart = rng.random(), rng.choice([0.1, 0.33, 0.5, -0.12])
+def draw_paint(rng: np.random.Generator, hue: float) -> Paint:
+    """The colours of one thing: about the hue or opposite to it, with a second one apart from that."""
+    hue, apart = hue + rng.choice([0.0, 0.5]) + rng.normal(0, 0.05), rng.choice([0.1, 0.33, 0.5, -0.12])
     main = hsv(hue, rng.uniform(0.35, 0.95), rng.uniform(0.5, 0.95))
     second = hsv(hue + apart, rng.uniform(0.3, 0.9), rng.uniform(0.45, 0.95))
     accent = hsv(rng.random(), rng.uniform(0.6, 0.95), rng.uniform(0.7, 0.95))
@@ -138,11 +138,11 @@ def draw_paint(rng: np.random.Generator) -> Paint:
 # --- the background, and the thing in front of it ---------------------------------------------------------------------
 
 
-def background(rng: np.random.Generator) -> tuple[list[Shape], float]:
-    """Sky, something far away, and the ground; and the height of the horizon."""
+def background(rng: np.random.Generator, hue: float) -> tuple[list[Shape], float]:
+    """Sky, something far away, and the ground, all about the hue; and the height of the horizon."""
     horizon = rng.uniform(0.45, 0.75)
-    sky = hsv(rng.choice([0.55, 0.6, 0.08, 0.13, rng.random()]), rng.uniform(0.1, 0.55), rng.uniform(0.65, 1.0))
-    ground = hsv(rng.choice([0.25, 0.3, 0.1, rng.random()]), rng.uniform(0.2, 0.6), rng.uniform(0.45, 0.85))
+    sky = hsv(hue + rng.normal(0, 0.05), rng.uniform(0.15, 0.6), rng.uniform(0.65, 1.0))
+    ground = hsv(hue + rng.choice([-0.1, 0.1]) + rng.normal(0, 0.04), rng.uniform(0.3, 0.65), rng.uniform(0.45, 0.85))
     shapes = [box(-0.1, -0.1, 1.1, 1.1, sky, depth=0.0)]
     if rng.random() < 0.4:
         x, y = rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.3)
@@ -170,9 +170,9 @@ def background(rng: np.random.Generator) -> tuple[list[Shape], float]:
     return shapes, horizon
 
 
-def draw_scene(thing: list[Shape], rng: np.random.Generator) -> Scene:
+def draw_scene(thing: list[Shape], hue: float, rng: np.random.Generator) -> Scene:
     """The thing before a background: mirrored or not, stretched, leaning, larger or smaller, more left or more right."""
-    shapes, horizon = background(rng)
+    shapes, horizon = background(rng, hue)
     turn = np.array([[rng.choice([-1, 1]) * rng.uniform(0.88, 1.12), 0.0], [rng.normal(0, 0.05), -1.0]])
     points = np.vstack([s.points for s in thing]) @ turn
     low, high = points.min(axis=0), points.max(axis=0)
