@@ -1,6 +1,6 @@
 """The nine things that are depicted. Each is a function of a random generator and a thing's colours, and gives shapes.
 
-To add one: write such a function and name it in CONTENTS. x runs to the right, y up from the feet, in any unit.
+To add one: write such a function and name it, with a hue, in CONTENTS. x runs to the right, y up from the feet, in any unit.
 """
 
 from __future__ import annotations
@@ -64,13 +64,7 @@ def bird(rng: Rng, paint: Paint) -> list[Shape]:
     tail = [(-0.3, 0.05), (-0.85, -0.05 - tilt), (-0.8, -0.2 - tilt), (-0.3, -0.12)]
     wing = [(0.28, 0.1), (0.1, 0.2), (-0.25, 0.12), (-0.58, -0.15), (-0.1, -0.12), (0.2, -0.05)]
     if flies:
-        wing = [
-            (0.25, 0.05),
-            (0.15 + sweep, lift),
-            (sweep - 0.1, lift * 0.95),
-            (sweep * 0.6 - 0.2, lift * 0.4),
-            (-0.15, 0),
-        ]
+        wing = [(0.25, 0.05), (0.15 + sweep, lift), (sweep - 0.1, lift), (sweep * 0.6 - 0.2, lift * 0.4), (-0.15, 0)]
         shapes = [area(np.array(wing) + (0.16, 0.04), shade(paint.second, 0.65), rounded=True)]
     else:
         foot = -fat * 0.45 - rng.uniform(0.25, 0.25 + neck * 1.2)
@@ -134,10 +128,8 @@ def car_side(rng: Rng, paint: Paint) -> list[Shape]:
     rear, top, belt = rng.choice([0.05, 0.35]), rng.uniform(0.78, 1.0), 0.5
     roof = [(rear * 0.5, belt), (rear + 0.08, top), (1.55 - hood, top), (1.9 - hood, belt)]
     body = [(-0.05, 0.15), (-0.05, 0.45), (0.1, belt + 0.02), (1.9 - hood, belt), (1.95, 0.42), (2.0, 0.15)]
-    panes = np.array(
-        [(rear * 0.6 + 0.1, 0.53), (rear + 0.14, top - 0.06), (1.52 - hood, top - 0.06), (1.78 - hood, 0.53)]
-    )
-    middle = panes[:, 0].mean()
+    high, middle = top - 0.06, 0.85 + (rear - hood) / 2
+    panes = [(rear * 0.6 + 0.1, 0.53), (rear + 0.14, high), (1.52 - hood, high), (1.78 - hood, 0.53)]
     shapes = [area(roof, paint.main), area(body, paint.main), box(-0.03, 0.13, 1.98, 0.2, shade(paint.main, 0.6))]
     shapes += [area(panes, glass), line([(middle, 0.2), (middle, top)], shade(paint.main, 0.7), 0.05)]
     shapes += [disc(1.92, 0.36, 0.06, (1.0, 0.95, 0.7)), box(-0.05, 0.32, 0.03, 0.42, (0.85, 0.15, 0.12))]
@@ -173,12 +165,7 @@ def walking(rng: Rng, coat: Colour, thick: float) -> list[Shape]:
 
 def cat(rng: Rng, paint: Paint) -> list[Shape]:
     """A cat that sits, walks, or looks at us from near by, plain or with stripes."""
-    pose, coat, head, side = (
-        rng.choice(["sit", "walk", "face"]),
-        paint.main,
-        cat_head(rng, paint),
-        rng.uniform(0.3, 0.45),
-    )
+    pose, coat, head = rng.choice(["sit", "walk", "face"]), paint.main, cat_head(rng, paint)
     if pose == "face":
         chest = mirrored([(0.75, -1.3), (0.7, -0.75), (0.45, -0.3)])
         return [area(chest, shade(coat, 0.85), rounded=True), *moved(head, 0, 0, 3.0)]
@@ -188,7 +175,7 @@ def cat(rng: Rng, paint: Paint) -> list[Shape]:
         stripes = [[(x, 0.68), (x + 0.03, 0.52)] for x in (0.2, 0.36, 0.52, 0.68)]
         at = 1.12, rng.uniform(0.75, 0.95)
     else:
-        tail = [(0.2, 0.08), (0.55, 0.05), (0.7, 0.3), (rng.uniform(0.5, 0.8), 0.55)]
+        side, tail = rng.uniform(0.3, 0.45), [(0.2, 0.08), (0.55, 0.05), (0.7, 0.3), (rng.uniform(0.5, 0.8), 0.55)]
         body = mirrored([(side, 0), (side, 0.35), (0.16, 0.85)])
         shapes = [limb(tail, [0.14, 0.13, 0.11, 0.09], shade(coat, 0.8)), area(body, coat, rounded=True)]
         shapes.append(disc(0, 0.5, 0.13, shade(coat, 1.8), 0.26))
@@ -223,12 +210,10 @@ def dog(rng: Rng, paint: Paint) -> list[Shape]:
         shapes += [limb([(0.92, 0.62), (1.12, 0.9)], [0.34, 0.26], coat), disc(0.3, 0.6, 0.14, ear, 0.1, 0.3)]
     elif pose == "sit":
         at, tail = np.array([0.38, 1.18]), [(-0.1, 0.1), (-0.4, 0.08), (-0.55, rng.uniform(0.1, 0.5))]
-        shapes = [
-            limb(tail, [0.13, 0.1, 0.05], coat),
-            limb([(0.34, 0.6), (0.38, 0.04)], [0.16, 0.11], shade(coat, 0.7)),
-        ]
+        far, near = [(0.34, 0.6), (0.38, 0.04)], [(0.28, 0.6), (0.28, 0.05), (0.36, 0.04)]
+        shapes = [limb(tail, [0.13, 0.1, 0.05], coat), limb(far, [0.16, 0.11], shade(coat, 0.7))]
         shapes.append(limb([(0.0, 0.25), (0.2, 0.7), (0.32, 1.05)], [0.52, 0.42, 0.26], coat))
-        shapes.append(limb([(0.28, 0.6), (0.28, 0.05), (0.36, 0.04)], [0.16, 0.11, 0.1], coat))
+        shapes.append(limb(near, [0.16, 0.11, 0.1], coat))
         shapes += [disc(0.02, 0.22, 0.24, ear), limb([(0.02, 0.05), (0.2, 0.05)], [0.12, 0.1], coat)]
     else:
         at, shapes = np.zeros(2), [limb([(-0.2, -0.48), (-0.1, -0.2), (-0.02, 0)], [0.55, 0.38, 0.3], coat)]
@@ -252,10 +237,12 @@ def flower(rng: Rng, paint: Paint) -> list[Shape]:
     shapes, heads = [], []
     for x in np.linspace(-0.36, 0.36, count) if count > 1 else [0.0]:
         top, k = np.array([x * 1.3 + rng.normal(0, 0.05), rng.uniform(0.75, 1.15)]), rng.choice([-1, 1])
-        leaf = np.array([(0, 0), (k * 0.16, 0.18), (k * 0.4, 0.22), (k * 0.2, 0.02)]) + (
-            x * 0.4,
-            rng.uniform(0.15, 0.35),
-        )
+        leaf = np.array([(x * 0.4, rng.uniform(0.15, 0.35))]) + [
+            (0, 0),
+            (k * 0.16, 0.18),
+            (k * 0.4, 0.22),
+            (k * 0.2, 0),
+        ]
         shapes.append(line([(x * 0.25, 0), (x * 0.6, 0.4), top], green, 0.045, rounded=True))
         shapes.append(area(leaf, shade(green, 0.85), rounded=True))
         heads += moved(bloom(rng, paint, kind), *top, rng.uniform(0.24, 0.34) * (1.3 if count == 1 else 0.85))
@@ -299,14 +286,12 @@ def person(rng: Rng, paint: Paint) -> list[Shape]:
     for k in (-1, 1):
         foot = k * (0.08 + stride)
         leg = [(k * 0.08, 0.8), (k * 0.08 + foot * 0.4, 0.42), (foot, 0.03)]
-        shapes += [
-            limb(leg, [0.19, 0.14, 0.1], skin if dress else paint.second),
-            disc(foot + 0.04, 0.03, 0.1, paint.dark, 0.05),
-        ]
+        shapes.append(limb(leg, [0.19, 0.14, 0.1], skin if dress else paint.second))
+        shapes.append(disc(foot + 0.04, 0.03, 0.1, paint.dark, 0.05))
         angle = rng.choice([-1.3, -1.1, 0.2, 0.9])
         elbow = np.array([k * (broad + 0.12), 1.25 + 0.22 * np.sin(angle)])
         hand = elbow + toward(angle, 0.3) * (k * 0.6, 1)
-        shapes += [limb([(k * broad * 0.9, 1.28), elbow, hand], [0.13, 0.11, 0.08], shade(paint.main, 0.8))]
+        shapes.append(limb([(k * broad * 0.9, 1.28), elbow, hand], [0.13, 0.11, 0.08], shade(paint.main, 0.8)))
         shapes.append(disc(*hand, 0.06, skin))
     body = [(0.36, 0.5), (0.12, 1.0), (broad, 1.35)] if dress else [(broad * 0.9, 0.75), (broad, 1.35)]
     shapes.append(area(mirrored(body), paint.main))
@@ -348,8 +333,8 @@ def tree(rng: Rng, paint: Paint) -> list[Shape]:
     return shapes
 
 
-# With the hue of its surroundings: as in the world, what is depicted goes with colours, which an embedding of style
-# has to learn to look through.
+# Each with the hue of its surroundings: as in the world, colours go with what is depicted, and an embedding of style
+# has to learn to look through both.
 CONTENTS = {
     "bicycle": (bicycle, 0.02),
     "bird": (bird, 0.55),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from standin.scenes import Scene
+from standin.scenes import Scene, hsv
 
 Rng = np.random.Generator
 Picture = np.ndarray
@@ -78,11 +78,8 @@ def noise(side: int, cells: int, rng: Rng) -> Mask:
 def moved_by(image: np.ndarray, dx: Mask | float, dy: Mask | float) -> np.ndarray:
     """The image with every pixel fetched from (dx, dy) away, in shares of the side."""
     x, y = grid(len(image))
-    side = len(image)
-    map_x, map_y = ((a + b) * side - 0.5 for a, b in ((x, dx), (y, dy)))
-    return cv2.remap(
-        image, map_x.astype(np.float32), map_y.astype(np.float32), cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT
-    )
+    maps = [((start + by) * len(image) - 0.5).astype(np.float32) for start, by in ((x, dx), (y, dy))]
+    return cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
 def wobble(image: np.ndarray, amount: float, cells: int, rng: Rng) -> np.ndarray:
@@ -113,11 +110,6 @@ def mix(below: Picture, above: Picture | tuple, mask: Mask | float) -> Picture:
     return below + (np.asarray(above, np.float32) - below) * mask
 
 
-def grey(mask: Mask) -> Picture:
-    """A mask as a picture without colour."""
-    return np.repeat(mask[..., None], 3, axis=2)
-
-
 def saturate(picture: Picture, factor: float) -> Picture:
     """More colour (factor above 1) or less."""
     middle = picture.mean(axis=2, keepdims=True)
@@ -125,9 +117,8 @@ def saturate(picture: Picture, factor: float) -> Picture:
 
 
 def thick(lines: Mask, width: float) -> Mask:
-    """The lines as wide as this share of the side."""
-    k = max(1, round(width * len(lines)))
-    return cv2.dilate(lines, np.ones((k, k), np.uint8)) if k > 1 else lines
+    """The lines wider by this share of the side."""
+    return cv2.dilate(lines, np.ones((max(1, round(width * len(lines))),) * 2, np.uint8))
 
 
 def relief(height: Mask, angle: float, strength: float) -> Mask:
@@ -138,15 +129,13 @@ def relief(height: Mask, angle: float, strength: float) -> Mask:
 
 def tinted(rng: Rng, saturation: float, value: float) -> np.ndarray:
     """A colour of any hue: float32 [3]."""
-    hue = np.float32(rng.random())
-    colour = cv2.cvtColor(np.array([[[hue * 360, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)
-    return colour[0, 0]
+    return np.array(hsv(rng.random(), saturation, value), np.float32)
 
 
 def paper(side: int, rng: Rng, strength: float = 0.06) -> Picture:
     """Paper of some tint, with its grain."""
     grain = stretch(blur(noise(side, side, rng), 0.006)) - 0.5
-    return tinted(rng, rng.uniform(0.0, 0.16), rng.uniform(0.85, 1.0)) + strength * 2 * grey(grain)
+    return tinted(rng, rng.uniform(0.0, 0.16), rng.uniform(0.85, 1.0)) + 2 * strength * grain[..., None]
 
 
 # --- the styles -----------------------------------------------------------------------------------------------------
@@ -163,7 +152,7 @@ def graphics_3d(canvas: Canvas, rng: Rng) -> Picture:
     studio = blur(canvas.flat, 0.05) * (0.75 + 0.5 * y[..., None])
     picture = mix(studio, canvas.flat, canvas.thing) * (1 - 0.6 * shadow[..., None])
     picture = picture * (1 + np.clip(light, -0.65, 0.6) * canvas.thing)[..., None]
-    return picture + grey(np.clip(light - 0.35, 0, 1) ** 2 * 2.5 * canvas.thing)
+    return picture + (np.clip(light - 0.35, 0, 1) ** 2 * 2.5 * canvas.thing)[..., None]
 
 
 def comic(canvas: Canvas, rng: Rng) -> Picture:
@@ -198,10 +187,11 @@ def oil_paint(canvas: Canvas, rng: Rng) -> Picture:
     way = noise(side, 4, rng) * 2 * np.pi
     dabs = rng.random((cells, cells, 5), dtype=np.float32) - 0.5  # of each dab: from where its colour is, and its tint
     dabs = smear(wobble(cv2.resize(dabs, (side, side), interpolation=cv2.INTER_NEAREST), 0.02, 20, rng), way, 0.04)
-    picture = moved_by(saturate(canvas.flat, 1.2), dabs[..., 0] * 0.05, dabs[..., 1] * 0.05)
-    picture = smear(picture, way, 0.03) * (1 + 0.5 * dabs[..., 2:])
+    picture = moved_by(saturate(canvas.flat, 1.2), dabs[..., 0] * 0.035, dabs[..., 1] * 0.035)
+    picture = smear(picture, way, 0.03) * (1 + 0.4 * dabs[..., 2:])
     bristles = strokes(side, way, 0.07, rng)
-    return picture + grey(0.1 * (bristles - 0.5) + np.clip(relief(bristles, rng.uniform(0, 6.28), 0.07), -0.2, 0.25))
+    ridges = np.clip(relief(bristles, rng.uniform(0, 6.28), 0.07), -0.2, 0.25)
+    return picture + (0.1 * (bristles - 0.5) + ridges)[..., None]
 
 
 def pen_ink(canvas: Canvas, rng: Rng) -> Picture:
@@ -252,7 +242,8 @@ def scary(canvas: Canvas, rng: Rng) -> Picture:
     back = glow * (0.45 + 0.55 * canvas.tone) * (1 - 0.85 * canvas.thing)
     rim = thick(canvas.lines, 0.01) * canvas.thing * rng.uniform(0.3, 0.6) * glow
     light = np.clip(back * 1.15 + rim + 0.25 * canvas.thing * canvas.tone**2, 0, 1) ** 1.4
-    return light[..., None] * tinted(rng, rng.uniform(0.6, 1.0), 1.0) + 0.5 * grey(np.clip(light - 0.6, 0, 1))
+    light = light[..., None]
+    return light * tinted(rng, rng.uniform(0.6, 1.0), 1.0) + 0.5 * np.clip(light - 0.6, 0, 1)
 
 
 def gloomy(canvas: Canvas, rng: Rng) -> Picture:
@@ -265,7 +256,7 @@ def gloomy(canvas: Canvas, rng: Rng) -> Picture:
     picture = mix(saturate(blur(canvas.flat, 0.008), 0.35) * 0.6, fog, veil)
     picture = picture * (1 - 0.45 * np.clip(1 - y / canvas.horizon, 0, 1) * (0.4 + clouds))[..., None]
     rain = smear((noise(side, side, rng) > 0.985).astype(np.float32), rng.uniform(1.3, 1.85), rng.uniform(0.1, 0.2), 13)
-    return picture + grey(np.clip(rain * 2.2, 0, 0.3))
+    return picture + np.clip(rain * 2.2, 0, 0.3)[..., None]
 
 
 def happy(canvas: Canvas, rng: Rng) -> Picture:
