@@ -92,7 +92,7 @@ def draw_collection(folder: Path, per_cell: int, size: int, seed: int) -> None:
     print(f"Next: python classification_net.py --data {shlex.quote(str(folder))} --image-size {min(size, 96)}")
 
 
-def draw_sheet(path: Path, seed: int, tile: int = 80, left: int = 108, top: int = 24) -> None:
+def draw_sheet(path: Path, seed: int, tile: int = 72, left: int = 108, top: int = 24) -> None:
     """Write a sheet with a row for each style and a column for each content."""
     step = tile + 3
     sheet = np.full((top + len(STYLES) * step, left + len(CONTENTS) * step, 3), 255, np.uint8)
