@@ -89,7 +89,7 @@ def draw_collection(folder: Path, per_cell: int, size: int, seed: int) -> None:
         finally:
             pool.shutdown(cancel_futures=True)
     print(f"{folder}: {len(cells)} pictures, {len(STYLES)} styles x {len(CONTENTS)} contents x {per_cell}")
-    print(f"Next: python classification_net.py --data {shlex.quote(str(folder))} --image-size {min(size, 96)}")
+    print(f"Next: python classification_net.py --data {shlex.quote(str(folder))} --image-size {min(max(size, 64), 96)}")
 
 
 def draw_sheet(path: Path, seed: int, tile: int = 72, left: int = 108, top: int = 24) -> None:
