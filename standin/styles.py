@@ -151,8 +151,8 @@ def graphics_3d(canvas: Canvas, rng: Rng) -> Picture:
     y = grid(side)[1]
     studio = blur(canvas.flat, 0.05) * (0.75 + 0.5 * y[..., None])
     picture = mix(studio, canvas.flat, canvas.thing) * (1 - 0.6 * shadow[..., None])
-    picture = picture * (1 + np.clip(light, -0.65, 0.6) * canvas.thing)[..., None]
-    return picture + (np.clip(light - 0.35, 0, 1) ** 2 * 2.5 * canvas.thing)[..., None]
+    picture = picture * (1 + np.clip(1.3 * light, -0.75, 0.6) * canvas.thing)[..., None]
+    return picture + (np.clip(light - 0.25, 0, 1) ** 2 * 4 * canvas.thing)[..., None]
 
 
 def comic(canvas: Canvas, rng: Rng) -> Picture:
@@ -212,11 +212,11 @@ def pen_ink(canvas: Canvas, rng: Rng) -> Picture:
 def vector_art(canvas: Canvas, rng: Rng) -> Picture:
     """Even colours and clean edges, a long shadow, and one half of everything a little darker."""
     x, y = grid(len(canvas.flat))
-    picture = np.round(saturate(canvas.flat, 1.2) * 6) / 6
+    picture = np.round(saturate(canvas.flat, 1.2) * 5) / 5
     shadow = np.max([moved_by(canvas.thing, -t, -t) for t in np.linspace(0.03, 0.36, 12)], axis=0)
-    picture = mix(picture, picture * 0.8, (shadow > 0.5) * (1 - canvas.thing))
+    picture = mix(picture, picture * 0.7, (shadow > 0.5) * (1 - canvas.thing))
     centre = (x * canvas.thing).sum() / (canvas.thing.sum() + 1)
-    return mix(picture, picture * 0.86, (x > centre) * canvas.thing)
+    return mix(picture, picture * 0.76, (x > centre) * canvas.thing)
 
 
 def water_colour(canvas: Canvas, rng: Rng) -> Picture:
