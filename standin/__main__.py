@@ -71,7 +71,7 @@ def claim(folder: Path, options: dict[str, int]) -> None:
     elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UserError(f"{folder}: holds something else already; name a new or an empty folder")
     else:
-        write_whole(note, json.dumps(options))
+        write_whole(note, json.dumps(options).encode())
 
 
 def draw_collection(folder: Path, per_cell: int, size: int, seed: int) -> None:

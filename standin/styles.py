@@ -310,7 +310,8 @@ STYLES = {
 def render(style: str, scene: Scene, size: int, rng: Rng) -> np.ndarray:
     """The scene in the style, as a camera or a scanner then sees it: uint8 [size, size, 3], red, green, blue."""
     canvas = make_canvas(scene, 2 * size)  # drawn twice as large: that smooths the edges
-    picture = mix(canvas.flat, STYLES[style](canvas, rng), 1 - 0.35 * rng.random() ** 2)  # some artists hold back
+    strength = 1 - 0.35 * rng.random() ** 2  # from coloured pencil to pencil, from washed ink to ink
+    picture = mix(canvas.flat, STYLES[style](canvas, rng), strength)
     picture = cv2.resize(np.clip(picture, 0, 1).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
     seen = picture ** rng.uniform(0.8, 1.2) * rng.uniform(0.85, 1.05, 3) + rng.normal(0, 0.012, picture.shape)
     return np.round(np.clip(seen, 0, 1) * 255).astype(np.uint8)
