@@ -515,11 +515,11 @@ def crop_on_cpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
 
 def crop_on_gpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
     """The same for all pictures at once, without rounding: float32 [n, image_size, image_size, 3]."""
-    steps = (torch.arange(image_size, device=squares.device) + 0.5) / image_size
-    left, top, side, mirrored = crops[:, :, None].unbind(dim=1)
-    x = left + side * torch.where(mirrored > 0, 1 - steps, steps)
-    y = top + side * steps
-    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1) * (2 / squares.shape[1]) - 1
+    steps = torch.linspace(0.5 / image_size, 1 - 0.5 / image_size, image_size, device=squares.device)
+    left, top, side = (crops[:, :3, None] * (2 / squares.shape[1])).unbind(dim=1)  # a square goes from -1 to 1
+    x = torch.addcmul(left - 1, side, (crops[:, 3:] - steps).abs())  # mirrored ones from the right
+    y = torch.addcmul(top - 1, side, steps)
+    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
     pictures = squares.permute(0, 3, 1, 2).float()
     cropped = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
     return cropped.permute(0, 2, 3, 1).contiguous()

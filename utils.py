@@ -227,13 +227,15 @@ def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
     Raises `UserError` for a GPU that is missing, busy, or too old for this torch; `auto` takes the CPU if there is none,
     and mixed precision where the device has units for it.
     """
-    torch.backends.cudnn.allow_tf32 = False  # float32 is float32 on every card
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 is float32 on every card
     name, amp, many = args.device, args.amp, distributed.is_torchelastic_launched()
     device, types = torch.device("cpu"), {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if name != "cpu":
         try:
             torch.cuda.init()
-            device = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if many else "cuda:0" if name == "auto" else name)
+            device = torch.device(
+                f"cuda:{os.environ['LOCAL_RANK']}" if many else "cuda:0" if name in ("auto", "cuda") else name
+            )
             torch.cuda.set_device(device)
             torch.ones(1, device=device).item()
         except (RuntimeError, AssertionError, ValueError) as error:
@@ -333,7 +335,9 @@ class Run:
 
     def note(self, losses: Tensor, right: Tensor) -> None:
         """Take a step's losses, float [b], and which examples were right, bool [b]; they are read every ten steps."""
-        self.recent.append(torch.stack([losses.detach().sum(), right.sum(), losses.new_full((), len(losses))]))
+        self.recent.append(
+            torch.stack([losses.detach().sum(), right.sum(dtype=losses.dtype), losses.new_full((), len(losses))])
+        )
         if len(self.recent) == 10:
             self.look()
 
@@ -399,7 +403,7 @@ def on_cpu(value: Any) -> Any:
     """Plain data with its tensors copied to the CPU, where every machine can load them."""
     if isinstance(value, dict):
         return {name: on_cpu(part) for name, part in value.items()}
-    return value.detach().clone().cpu() if isinstance(value, Tensor) else value
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
 
 
 # The curves in Visdom, drawn afresh from the run's record each time: a server may come late, go, and come back.
