@@ -22,7 +22,7 @@ def make_folder(folder: Path, paths: list[str], index: str | None = None) -> Pat
     """A folder with a file at each path, each of its own content, and perhaps an index."""
     for path in paths:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(path)
+        (folder / path).write_bytes(os.fsencode(path))
     if index is not None:
         (folder / "index.csv").write_text(index, encoding="utf-8")
     return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -75,14 +74,6 @@ def test_the_rule_gives_way_only_for_anchors_that_need_it_and_these_are_counted(
         assert drawn[2, 1] in (0, 1) and drawn[2, 2] in (3, 4) and drawn[0].tolist() == [0, 2, 3]
 
 
-def test_a_hundred_thousand_anchors_take_well_under_a_second():
-    generator = np.random.default_rng(0)
-    style, content, rows = generator.integers(0, 11, 100_000), generator.integers(0, 9, 100_000), np.arange(100_000)
-    began = time.perf_counter()
-    draw(style, content, rows, 0)
-    assert time.perf_counter() - began < 1
-
-
 def test_the_triplets_of_validation_are_ten_for_each_anchor_and_the_same_each_time(labels):
     style, content = labels[0].copy(), labels[1]
     style[:3] = [20, 21, -1]  # one picture of a style, and one of none: no anchors
@@ -132,14 +123,10 @@ def test_the_three_branches_are_one_set_of_parameters(net):
         assert torch.allclose(branch, alone[place::3], atol=1e-6)
 
 
-def test_gradients_come_from_every_branch(net):
+def test_gradients_come_from_every_branch_and_embeddings_have_the_length_that_was_set(net):
     pictures = torch.randn(3, 3, 32, 32, requires_grad=True)
     triplet_losses(*net(pictures), margin=20.0)[0].sum().backward()
     assert (pictures.grad.flatten(1).abs().sum(dim=1) > 0).all()
-
-
-def test_branches_have_the_length_that_was_set(net):
-    pictures = torch.randn(3, 3, 32, 32)
     assert torch.equal(net.branch(pictures), net.embedding(pictures))
     assert torch.allclose(TripletNet(net.embedding, 0.25).branch(pictures).norm(dim=1), torch.full((3,), 0.25))
 
@@ -158,36 +145,17 @@ def test_the_loss_of_a_case_worked_out_by_hand():
     assert losses.tolist() == pytest.approx([0.0, 0.0, 2 - 0.8 + 0.7], abs=1e-4)
 
 
-def test_steps_bring_the_positive_nearer_and_the_negative_farther(net):
-    pictures, optimizer = torch.randn(12, 3, 32, 32), torch.optim.SGD(net.parameters(), lr=0.01)
-    means = []
-    for _ in range(6):
-        losses, _ = triplet_losses(*net(pictures), margin=2.0)
-        optimizer.zero_grad()
-        losses.mean().backward()
-        optimizer.step()
-        means.append(losses.mean().item())
-    assert all(after < before for before, after in zip(means, means[1:], strict=False))
-
-
 def test_average_precision_is_what_it_is_by_definition_also_with_copies_and_across_contents():
-    generator = torch.Generator().manual_seed(0)
-    embeddings = torch.randn(60, 3, generator=generator)
-    label, other = torch.randint(0, 4, (60,), generator=generator), torch.randint(0, 3, (60,), generator=generator)
+    embeddings, label, other = torch.randn(60, 3), torch.randint(0, 4, (60,)), torch.randint(0, 3, (60,))
     embeddings[1], label[1] = embeddings[0], 1 - label[0].clamp(max=1)  # a tie: no order of rows may decide
     label[2] = 9  # alone in its class: nothing to find
     for content in (None, other):
-        expected = []
-        for query in range(60):
-            rest = [row for row in range(60) if row != query]
-            if content is not None:
-                rest = [row for row in rest if label[row] != label[query] or content[row] != content[query]]
-            far = {row: (embeddings[query] - embeddings[row]).norm().item() for row in rest}
-            wanted = [row for row in rest if label[row] == label[query]]
-            shares = [
-                sum(far[one] <= far[row] for one in wanted) / sum(far[one] <= far[row] for one in rest)
-                for row in wanted
-            ]
-            expected.append(np.mean(shares) if shares else math.nan)
         found = average_precisions(embeddings, label, content)
-        assert found.tolist() == pytest.approx(expected, nan_ok=True) and math.isnan(found[2])
+        for query in range(60):
+            far, same = (embeddings - embeddings[query]).norm(dim=1), label == label[query]
+            among = ~same | (content != content[query]) if content is not None else torch.ones(60, dtype=torch.bool)
+            among[query] = False
+            nearer = far <= far[among & same, None]
+            expected = ((nearer & among & same).sum(dim=1) / (nearer & among).sum(dim=1)).mean().item()
+            assert found[query].item() == pytest.approx(expected, nan_ok=True)
+        assert found[2].isnan()
