@@ -154,7 +154,9 @@ def load_file(path: Path) -> dict[str, Any]:
     """Read a dictionary that torch.save wrote, on the CPU, running nothing in it. Raises `UserError` for other files."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        if getattr(error, "filename", None):  # it is not there, or no file
+            raise
         raise UserError(f"{path}: is damaged, or no file of weights ({type(error).__name__}); take another") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no weights; take another file")
