@@ -6,6 +6,7 @@ A server process imports torch once; every run is forked from it and so starts i
 from __future__ import annotations
 
 import csv
+import gc
 import multiprocessing
 import os
 import sys
@@ -46,6 +47,7 @@ def smooth(**_: Any) -> nn.Module:
 
 def run_main(script: str, *options: object) -> None:
     """Run a script's `main` in this process; `UserError` comes through."""
+    gc.collect()  # the run before this one lets go of its folder
     module = SCRIPTS[script]
     module.main(module.get_parser().parse_args([str(option) for option in options]))
 
