@@ -20,25 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from dataset import (
-    BAM_CONTENTS,
-    BAM_STYLES,
-    STORED_PER_SEEN,
-    SUFFIXES,
-    Collection,
-    UnreadablePicture,
-    hash_of,
-    load_pictures,
-    number_names,
-    predict,
-    read_collection,
-    read_index,
-    read_picture,
-    to_square,
-    walk,
-)
+import dataset
+from dataset import BAM_CONTENTS, BAM_STYLES, STORED_PER_SEEN, SUFFIXES, Collection, UnreadablePicture
 from networks import load_net
-from utils import CONFIG, SPLIT, WEIGHTS, UserError, read_table, write_whole
+from utils import CONFIG, WEIGHTS, UserError, write_whole
 
 Picture = str | Path | np.ndarray
 
@@ -88,17 +73,17 @@ class TrainedNet(nn.Module):
         side = round(self.facts["image_size"] * STORED_PER_SEEN)
         if isinstance(picture, (str, Path)):
             try:
-                picture = read_picture(Path(picture), side)
+                picture = dataset.read_picture(Path(picture), side)
             except UnreadablePicture as error:
                 raise UserError(f"{picture}: cannot be read ({error}); give whole pictures") from error
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise ValueError(f"a picture is uint8 [height, width, 3], not {picture.dtype} {list(picture.shape)}")
-        return to_square(picture, side)
+        return dataset.to_square(picture, side)
 
     def predict(self, squares: Tensor, rows: np.ndarray) -> Tensor:
         """As `see`, of rows, int64 [n], of squares, uint8 [m, side, side, 3], such as `dataset.load_pictures` gives."""
         size, colours = self.facts["image_size"], self.facts["colours"]
-        return predict(self.embedding, squares, rows, self.device, size, colours, batch_size=64).clone()
+        return dataset.predict(self.embedding, squares, rows, self.device, size, colours, batch_size=64).clone()
 
 
 def load(run: Path | str, device: torch.device | str = "cpu") -> TrainedNet:
@@ -106,17 +91,12 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> TrainedNet:
     return TrainedNet(run).to(device)
 
 
-# Whole collections.
-
-
 def read_config(run: Path) -> dict[str, Any]:
     """What a run's config.json says."""
     return json.loads((run / CONFIG).read_text(encoding="utf-8"))
 
 
-def read_own_pictures(run: Path, folder: Path) -> Collection:
-    """The pictures of a run, which lie in `folder`, with the splits that they had in it."""
-    return read_collection(folder, known={row["path"]: row["split"] for row in read_table(run / SPLIT)})
+# Whole collections.
 
 
 def read_pictures(folder: Path, split: str = "all") -> Collection:
@@ -128,13 +108,13 @@ def read_pictures(folder: Path, split: str = "all") -> Collection:
     if not folder.is_dir():
         raise UserError(f"--data {folder}: is no folder; correct the path")
     if (folder / "index.csv").exists():
-        table = read_index(folder)
+        table = dataset.read_index(folder)
     elif lies_flat(folder):
         table = [{"path": path.name, "style": ""} for path in sorted(folder.iterdir()) if is_picture(path)]
     else:
-        table = walk(folder)
-    style, styles = number_names([row["style"] for row in table], BAM_STYLES)
-    content, contents = number_names([row.get("content", "") for row in table], BAM_CONTENTS)
+        table = dataset.walk(folder)
+    style, styles = dataset.number_names([row["style"] for row in table], BAM_STYLES)
+    content, contents = dataset.number_names([row.get("content", "") for row in table], BAM_CONTENTS)
     splits = np.array(["all" if split == "all" else row.get("split", "") for row in table], dtype="<U5")
     print(f"data: {len(table)} pictures, {len(styles)} styles: {', '.join(styles)}")
     return Collection(folder, [row["path"] for row in table], styles, contents, style, content, splits)
@@ -146,8 +126,9 @@ def is_picture(path: Path) -> bool:
 
 
 def lies_flat(folder: Path) -> bool:
-    """Whether a folder holds pictures itself, and none in the folders below that could be styles and contents."""
-    below = (path for depth in ("*/*", "*/*/*", "*/*/*/*") for path in folder.glob(depth))
+    """Whether a folder holds pictures itself, and none in folders below that could be styles and contents."""
+    below = [path for path in folder.iterdir() if path.is_dir() and not folder.resolve().is_relative_to(path.resolve())]
+    below = (path for inner in below for depth in ("*", "*/*", "*/*/*") for path in inner.glob(depth))
     return any(map(is_picture, folder.iterdir())) and not any(map(is_picture, below))
 
 
@@ -158,14 +139,14 @@ def embed_collection(run: Path, net: TrainedNet, collection: Collection) -> Tens
     """
     files = [run / WEIGHTS, *(collection.folder / path for path in collection.paths)]
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    key = hash_of(stats)
-    kept = run / f"embeddings-{hash_of(str(collection.folder.resolve()))[:8]}.npz"
+    key = dataset.hash_of(stats)
+    kept = run / f"embeddings-{dataset.hash_of(str(collection.folder.resolve()))[:8]}.npz"
     if kept.exists():
         with np.load(kept) as file:
             if file["key"] == key:
                 return torch.from_numpy(file["embeddings"])
     size, cpu = net.facts["image_size"], torch.device("cpu")
-    readable, squares = load_pictures(collection, size, cpu, None, skip_unreadable=True)
+    readable, squares = dataset.load_pictures(collection, size, cpu, None, skip_unreadable=True)
     rows = np.flatnonzero(readable.split != "")
     embeddings = torch.full((len(collection.paths), net.facts["embedding_dim"]), torch.nan)
     embeddings[torch.from_numpy(rows)] = normalize(net.predict(squares, rows), dim=1).cpu()

@@ -24,39 +24,35 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dataset import Collection, load_pictures
+from dataset import Collection, load_pictures, read_collection
 from retrieval import pictures
-from retrieval.embedding import TrainedNet, load, read_config, read_own_pictures, read_pictures
+from retrieval.embedding import TrainedNet, load, read_config, read_pictures
 from retrieval.metrics import DEFINITIONS, measure, summarise
 from triplet_network import draw_fixed_triplets, read_triplets
-from utils import METRICS, Curves, UserError, choose_device, connect_visdom, read_table, run_script, write_whole
+from utils import METRICS, SPLIT, Curves, UserError, choose_device, connect_visdom, read_table, run_script, write_whole
 
 NOTES = """Every number is a mean between 0 and 1, null where labels are missing; per_style has it for each style.
-Distances are Euclidean, on embeddings of length 1. Of equally near pictures those of another style come first, but in average precision they
-count as one step. A picture that is alone in its style queries nothing; n_queries counts the others. For a run with
---label content, style and content change places in all of this. Pictures that cannot be read are left out."""
+Distances are Euclidean, on embeddings of length 1. Of equally near pictures those of another style come first, but in
+average precision they count as one step. A picture that is alone in its style queries nothing; n_queries counts the
+others. For a run with --label content, style and content change places in all of this. Pictures that cannot be read are
+named and left out."""
 SHOWN_CLASSES, SHOWN_EACH, SHOWN_FOUND = 30, 2, 10  # of the sheet: queries for each class, and what each found
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The options of evaluation."""
-    words = "".join(
-        f"  {name}\n{textwrap.indent(textwrap.fill(text, 110), ' ' * 6)}\n" for name, text in DEFINITIONS.items()
-    )
+    words = [f"  {name}\n{textwrap.indent(textwrap.fill(text, 110), ' ' * 6)}\n" for name, text in DEFINITIONS.items()]
     parser = argparse.ArgumentParser(
         prog="python -m retrieval.evaluate",
         description=__doc__,
-        epilog=f"The numbers in metrics.json:\n\n{words}\n{NOTES}",
+        epilog=f"The numbers in metrics.json:\n\n{''.join(words)}\n{NOTES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="run folders of either stage; several are put side by side")
-    add("--data", type=Path, metavar="DIR", help="other pictures; default: each run's own, by its split.csv")
-    add(
-        "--split",
-        choices=("test", "val", "train", "all"),
-        help="default test, and all of --data, where it is by DIR's own splits",
-    )
+    add("--data", type=Path, metavar="DIR", help="other pictures; default: each run's own")
+    split = "default test, of --data all; where DIR has no splits of its own, the run's are meant"
+    add("--split", choices=("test", "val", "train", "all"), help=split)
     add("--out", type=Path, metavar="DIR", help="each run gets a folder in DIR; default RUN/evaluation")
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.set_defaults(amp="off")
@@ -65,26 +61,36 @@ def get_parser() -> argparse.ArgumentParser:
 
 @dataclass
 class Case:
-    """A run, and n pictures as it sees them: `rows`, int64 [n], of a collection, and their `squares` and embeddings."""
+    """A run and the n pictures that it is measured on.
+
+    They are `rows`, int64 [n], of a collection and of its `squares`, uint8 [m, side, side, 3]; `embeddings` are float32
+    [n, d], each of length 1; `chosen` is stage 1's class for each among those of the net, int64 [n].
+    """
 
     run: Path
     config: dict[str, Any]
     net: TrainedNet
     collection: Collection
-    rows: np.ndarray
     squares: Tensor
+    rows: np.ndarray
     embeddings: Tensor
-    scores: Tensor | None
+    chosen: np.ndarray | None
 
     def labels(self, label: str) -> tuple[list[str], np.ndarray]:
-        """Names, and the number of each of the n pictures, int64 [n], -1 where unknown, of "style" or "content"."""
+        """Names, and the number of each picture, int64 [n], -1 where unknown, of "style" or "content"."""
         names, number = self.collection.classes(label)
         return names, number[self.rows]
 
     @property
     def other(self) -> str:
-        """What the embedding should not know: content, or style if that is what the run's classes are not."""
+        """What the embedding should not know: content, or style if the run's classes are contents."""
         return "content" if self.net.label == "style" else "style"
+
+    def true_classes(self) -> np.ndarray:
+        """Each picture's class among those of the net, int64 [n]; -1 where the net does not know it."""
+        names, number = self.labels(self.net.label)
+        known = {name: place for place, name in enumerate(self.net.classes)}
+        return np.array([known.get(name, -1) for name in names])[number]
 
 
 def main(args: argparse.Namespace) -> None:
@@ -93,72 +99,56 @@ def main(args: argparse.Namespace) -> None:
     args.split = args.split or ("all" if args.data else "test")
     names = [run.resolve().name for run in args.runs]
     if len(set(names)) < len(names):
-        if args.out:
-            raise UserError(f"--out {args.out}: two runs are called {max(names, key=names.count)}; leave it out")
-        names = [str(run) for run in args.runs]
-    cases = [embed_run(run, args, device) for run in args.runs]
-    seen = [[case.collection.paths[row] for row in case.rows] for case in cases]
-    for case, paths in zip(cases, seen, strict=True):
-        if paths != seen[0]:
-            raise UserError(
-                f"{args.runs[0]} and {case.run}: would be measured on different pictures; give --data DIR to take all "
-                f"of one folder for both, or evaluate them one by one"
-            )
-    columns = []
+        names = ["-".join(run.resolve().parts[-2:]) for run in args.runs]
+    cases = [see_pictures(run, args, device) for run in args.runs]
+    paths = [[case.collection.paths[row] for row in case.rows] for case in cases]
+    other = [case.run for case, seen in zip(cases, paths, strict=True) if seen != paths[0]]
+    if other:
+        raise UserError(
+            f"{args.runs[0]}, {other[0]}: have different pictures in {args.split}; give --data DIR for both"
+        )
+    table = []
     for case, name, (triplets, which) in zip(cases, names, choose_triplets(cases, args), strict=True):
         out = args.out / name if args.out else case.run / "evaluation"
-        metrics = {
-            "run": str(case.run),
-            "stage": case.net.facts["stage"],
-            "label": case.net.label,
-            "epoch": case.net.facts["epoch"],
-            "data": str(case.collection.folder.resolve()),
-            "split": args.split,
-            "n_pictures": len(case.rows),
-            "triplets": which,
-            **measure_case(case, triplets),
-        }
-        write_evaluation(case, metrics, out)
-        show_in_visdom(case, tabulate([name], [metrics]))
-        print(f"{case.run}: {len(case.rows)} pictures ({args.split}), triplets: {which}; written to {out}")
-        columns.append(metrics)
-    print(tabulate(names, columns))
+        facts = {"run": str(case.run), **{fact: case.net.facts[fact] for fact in ("stage", "label", "epoch")}}
+        facts |= {"data": str(case.collection.folder.resolve()), "split": args.split, "n_pictures": len(case.rows)}
+        table.append({**facts, "triplets": which, **measure_case(case, triplets)})
+        write_evaluation(case, table[-1], out)
+        show_in_visdom(case, tabulate([name], table[-1:]))
+        print(f"{case.run}: written to {out}")
+    print(f"\n{len(paths[0])} pictures ({args.split}); triplets: {table[0]['triplets']}\n\n{tabulate(names, table)}")
 
 
-def embed_run(run: Path, args: argparse.Namespace, device: torch.device) -> Case:
+def see_pictures(run: Path, args: argparse.Namespace, device: torch.device) -> Case:
     """Embed the pictures that a run is measured on. Raises `UserError` where there are none."""
     net, config = load(run, device), read_config(run)
-    cache = None if args.data or not config["options"].get("cache") else Path(config["options"]["cache"])
-    collection = (
-        read_pictures(args.data, args.split) if args.data else read_own_pictures(run, Path(config["data"]["folder"]))
-    )
-    if not (collection.split != "").any():
-        collection = read_own_pictures(run, args.data)
-    size, cpu = net.facts["image_size"], torch.device("cpu")
-    collection, squares = load_pictures(collection, size, cpu, cache, skip_unreadable=True)
+    folder, cache = args.data or Path(config["data"]["folder"]), config["options"]["cache"]
+    collection = read_pictures(folder, args.split) if args.data else None
+    if collection is None or not collection.split.any():
+        collection = read_collection(folder, known={row["path"]: row["split"] for row in read_table(run / SPLIT)})
+    cache = Path(cache) if cache and not args.data else None
+    collection, squares = load_pictures(collection, net.facts["image_size"], torch.device("cpu"), cache, True)
     rows = collection.rows(args.split, net.label)
     if not len(rows):
-        raise UserError(f"{collection.folder}: has no pictures of known {net.label} in --split {args.split}")
+        raise UserError(f"--split {args.split}: {folder} has no pictures of known {net.label} in it; choose another")
     found = net.predict(squares, rows)
-    return Case(
-        run, config, net, collection, rows, squares, normalize(found, dim=1), net.head(found) if net.head else None
-    )
+    chosen = net.head(found).argmax(dim=1).cpu().numpy() if net.head else None
+    return Case(run, config, net, collection, squares, rows, normalize(found, dim=1), chosen)
 
 
 def choose_triplets(cases: Sequence[Case], args: argparse.Namespace) -> list[tuple[np.ndarray, str]]:
     """The triplets that each run is measured on, int64 [m, 3] of its n pictures, and which these are.
 
-    The same for all: those of the lists that one of the runs was trained on, else drawn as training draws its fixed ones.
+    The same for all: those of the lists that one of the runs was trained on, else drawn as training's fixed ones are.
     """
     for case in cases:
         files = case.config["options"].get("triplets")
         if files and not args.data:
             lists = read_triplets([Path(file) for file in files], case.collection.split)
-            given = np.concatenate(list(lists.values())) if args.split == "all" else lists[args.split]
+            given = np.concatenate([lists[split] for split in lists if args.split in (split, "all")])
             given = given[np.isin(given, case.rows).all(axis=1)]
             if len(given):
-                which = f"the {len(given)} of {' '.join(files)} in this split"
-                return [(np.searchsorted(case.rows, given), which)] * len(cases)
+                return [(np.searchsorted(case.rows, given), f"{len(given)} of {' '.join(files)}")] * len(cases)
     found = []
     for case in cases:
         number, other = (case.collection.classes(label)[1] for label in (case.net.label, case.other))
@@ -169,63 +159,38 @@ def choose_triplets(cases: Sequence[Case], args: argparse.Namespace) -> list[tup
 
 def measure_case(case: Case, triplets: np.ndarray) -> dict[str, Any]:
     """All numbers of a run."""
-    names, label = case.labels(case.net.label)
-    on_device = [
-        torch.from_numpy(values).to(case.net.device) for values in (label, case.labels(case.other)[1], triplets)
+    (names, label), (_, other), right = case.labels(case.net.label), case.labels(case.other), None
+    if case.chosen is not None:
+        true = case.true_classes()
+        right = np.where(true >= 0, case.chosen == true, math.nan)
+    given = [
+        None if part is None else torch.from_numpy(part).to(case.net.device) for part in (label, other, triplets, right)
     ]
-    right = None
-    if case.scores is not None:
-        true = true_classes(case)
-        right = torch.from_numpy(np.where(true >= 0, chosen_classes(case) == true, math.nan)).to(case.net.device)
-    return summarise(measure(case.embeddings, *on_device, right), label, triplets, names)
-
-
-def true_classes(case: Case) -> np.ndarray:
-    """Each picture's class among those of the net, int64 [n]; -1 where the net does not know it."""
-    names, label = case.labels(case.net.label)
-    known = {name: place for place, name in enumerate(case.net.classes)}
-    return np.array([known.get(name, -1) for name in names])[label]
-
-
-def chosen_classes(case: Case) -> np.ndarray:
-    """The class with the highest score, int64 [n]."""
-    return case.scores.argmax(dim=1).cpu().numpy()
-
-
-# What is written and shown.
+    return summarise(measure(case.embeddings, *given), label, triplets, names)
 
 
 def write_evaluation(case: Case, metrics: dict[str, Any], out: Path) -> None:
     """Write everything into a folder: the metrics.json of before goes first, the new one comes last."""
-    embeddings = case.embeddings.cpu().numpy()
-    drawn = draw_all(case, embeddings, f"{case.run.resolve().name}, {metrics['split']}")
-    words = {
-        f"{label}s": [names[one] if one >= 0 else "" for one in number]
-        for label, (names, number) in ((label, case.labels(label)) for label in ("style", "content"))
-    }
+    title = f"{case.run.resolve().name}, {metrics['split']}"
+    embeddings, parts = (
+        case.embeddings.cpu().numpy(),
+        {label: case.labels(label) for label in (case.net.label, case.other)},
+    )
+    words = {f"{label}s": [[*names, ""][one] for one in number] for label, (names, number) in parts.items()}
     paths = [case.collection.paths[row] for row in case.rows]
+    drawn = {"tsne.png": pictures.draw_tsne(embeddings, parts, title), "retrieval.png": draw_retrieval(case, title)}
+    drawn["curves.png"] = pictures.draw_curves(read_table(case.run / METRICS), case.run.resolve().name)
+    if metrics["accuracy"] is not None:
+        true, classes = case.true_classes(), len(case.net.classes)
+        pairs = (true * classes + case.chosen)[true >= 0]
+        counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+        drawn["confusion.png"] = pictures.draw_confusion(counts, case.net.classes, title)
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").unlink(missing_ok=True)
     write_whole(out / "embeddings.npz", lambda file: np.savez(file, embeddings=embeddings, paths=paths, **words))
     for name, png in drawn.items():
         write_whole(out / name, png)
     write_whole(out / "metrics.json", json.dumps(metrics, indent=2).encode())
-
-
-def draw_all(case: Case, embeddings: np.ndarray, title: str) -> dict[str, bytes]:
-    """The pictures of an evaluation, by their files' names."""
-    panels = {label: case.labels(label) for label in (case.net.label, case.other)}
-    panels = {label: panel for label, panel in panels.items() if panel[0]}
-    drawn = {"tsne.png": pictures.draw_tsne(embeddings, panels, title), "retrieval.png": draw_retrieval(case, title)}
-    history = read_table(case.run / METRICS)
-    if history:
-        drawn["curves.png"] = pictures.draw_curves(history, case.run.resolve().name)
-    if case.scores is not None and (true_classes(case) >= 0).any():
-        true, classes = true_classes(case), len(case.net.classes)
-        pairs = true[true >= 0] * classes + chosen_classes(case)[true >= 0]
-        counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-        drawn["confusion.png"] = pictures.draw_confusion(counts, case.net.classes, title)
-    return drawn
 
 
 def draw_retrieval(case: Case, title: str) -> bytes:
@@ -235,25 +200,22 @@ def draw_retrieval(case: Case, title: str) -> bytes:
     def cell(place: int, query: int | None = None) -> pictures.Cell:
         square = cv2.resize(case.squares[int(case.rows[place])].numpy(), (150, 150), interpolation=cv2.INTER_AREA)
         right = None if query is None else bool(label[place] == label[query])
-        return pictures.Cell(square, names[label[place]], others[other[place]] if other[place] >= 0 else "", right)
+        return pictures.Cell(square, names[label[place]], [*others, ""][other[place]], right)
 
-    rows, embeddings = [], case.embeddings
+    rows = []
     for query in choose_queries(label, other):
-        far = (embeddings - embeddings[query]).norm(dim=1)
+        far = (case.embeddings - case.embeddings[query]).norm(dim=1)
         far[query] = math.inf
-        nearest = far.argsort()[: min(SHOWN_FOUND, len(far) - 1)].tolist()
-        rows.append((cell(query), [cell(place, query) for place in nearest]))
+        rows.append((cell(query), [cell(place, query) for place in far.argsort()[:-1][:SHOWN_FOUND].tolist()]))
     found = f"nearest first;  ✓ and solid frame: the query's {case.net.label};  ✗ and dashed frame: another one"
     return pictures.draw_sheet(rows, f"{title}: the nearest of {len(label)} pictures", "query", found)
 
 
 def choose_queries(label: np.ndarray, other: np.ndarray) -> list[int]:
-    """Some queries of each class, of contents that differ from class to class, of many classes as many as fit a sheet."""
-    order, chosen = np.random.default_rng(0).permutation(len(label)), []
-    classes = np.unique(label)
-    for position, which in enumerate(
-        classes[np.linspace(0, len(classes) - 1, min(len(classes), SHOWN_CLASSES)).astype(int)]
-    ):
+    """Some queries of each class, of contents that differ from class to class; of many classes as many as a sheet takes."""
+    order, chosen, classes = np.random.default_rng(0).permutation(len(label)), [], np.unique(label)
+    shown = np.linspace(0, len(classes) - 1, min(len(classes), SHOWN_CLASSES)).astype(int)
+    for position, which in enumerate(classes[shown]):
         mine = order[label[order] == which]
         contents = np.roll(np.unique(other[mine]), -position * SHOWN_EACH)
         first = [int(mine[other[mine] == content][0]) for content in contents]
@@ -261,20 +223,18 @@ def choose_queries(label: np.ndarray, other: np.ndarray) -> list[int]:
     return chosen
 
 
-def tabulate(names: Sequence[str], columns: Sequence[dict[str, Any]]) -> str:
+def tabulate(names: Sequence[str], table: Sequence[dict[str, Any]]) -> str:
     """Runs side by side: a row for each number, a column for each run."""
-    rows = [name for name in DEFINITIONS if any(metrics[name] is not None for metrics in columns)]
-    lines = ["".join([f"{'':24}", *(f"  {name:>8}" for name in names)])]
-    for row in rows:
-        values = ["-" if metrics[row] is None else f"{metrics[row]:.3f}" for metrics in columns]
-        lines.append(
-            f"{row:24}" + "".join(f"  {value:>{max(8, len(name))}}" for name, value in zip(names, values, strict=True))
-        )
+    lines = [" " * 24 + "".join(f"  {name:>8}" for name in names)]
+    for row in [row for row in DEFINITIONS if any(metrics[row] is not None for metrics in table)]:
+        values = ["-" if metrics[row] is None else f"{metrics[row]:.3f}" for metrics in table]
+        widths = [max(8, len(name)) for name in names]
+        lines.append(f"{row:24}" + "".join(f"  {value:>{width}}" for value, width in zip(values, widths, strict=True)))
     return "\n".join(lines)
 
 
 def show_in_visdom(case: Case, table: str) -> None:
-    """Put the numbers beside the run's curves, if it has some and their server is up. Whatever goes wrong is one line."""
+    """Put the numbers beside the run's curves, if it has some and their server is up."""
     options = SimpleNamespace(**case.config["options"])
     if not options.visdom:
         return

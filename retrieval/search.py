@@ -14,14 +14,17 @@ ask with the mean of their embeddings, and are not among their own answers. A fo
 from __future__ import annotations
 
 import argparse
+from itertools import zip_longest
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dataset import Collection, UnreadablePicture, read_picture, to_square
+from dataset import Collection, read_picture, to_square
 from retrieval.embedding import embed_collection, load, read_config, read_pictures
+from retrieval.pictures import Cell, draw_sheet
 from utils import UserError, choose_device, run_script, write_whole
 
 
@@ -54,24 +57,24 @@ def main(args: argparse.Namespace) -> None:
     device, _ = choose_device(args)
     collection = read_pictures(args.data or Path(read_config(args.run)["data"]["folder"]))
     far = measure_distances(args.run, args.pictures, collection, device)
-    columns, asked = {"distance": far}, list(args.pictures)
+    columns, asked = {"distance": far}, args.pictures
     if args.like:
         other = measure_distances(args.like[0], args.like[1:], collection, device)
         both = (1 - args.weight) * in_deviations(far) + args.weight * in_deviations(other)
-        columns, asked = {"both": both, "style": far, "like": other}, asked + args.like[1:]
-    order = next(iter(columns.values()))
-    wanted = order.isfinite() & ~torch.tensor(find_rows(collection, asked))
+        columns, asked = {"distance": both, "style": far, "like": other}, [*args.pictures, *args.like[1:]]
+    far = columns["distance"]
+    wanted = far.isfinite() & ~torch.tensor(find_rows(collection, asked))
     if args.content:
         if args.content not in collection.contents:
             known = ", ".join(collection.contents) or "none is known"
             raise UserError(f"--content {args.content}: is none of the contents of {collection.folder}: {known}")
         wanted &= torch.from_numpy(collection.content == collection.contents.index(args.content))
-    found = order.where(wanted, torch.inf).argsort()[: min(args.top, int(wanted.sum()))].tolist()
+    found = far.where(wanted, torch.inf).argsort()[: min(args.top, int(wanted.sum()))].tolist()
     if not found:
         raise UserError(f"{collection.folder}: has no pictures left to find; give another --data or --content")
     print_answers(collection, found, columns)
     if args.out:
-        write_whole(args.out, draw_answers(collection, found, columns, asked))
+        write_whole(args.out, draw_answers(collection, found, far, asked))
         print(f"drawn in {args.out}")
 
 
@@ -93,49 +96,35 @@ def find_rows(collection: Collection, asked: list[Path]) -> list[bool]:
     return [folder / path in paths for path in collection.paths]
 
 
-def name_of(names: list[str], number: int) -> str:
-    """A class's name, empty where it is unknown."""
-    return names[number] if number >= 0 else ""
-
-
 def print_answers(collection: Collection, found: list[int], columns: dict[str, Tensor]) -> None:
     """Print a line for each picture found."""
-    styles = [name_of(collection.styles, collection.style[row]) or "-" for row in found]
-    contents = [name_of(collection.contents, collection.content[row]) or "-" for row in found]
-    wide, wider = (max(len(name) for name in (*names, "content")) for names in (styles, contents))
-    print("    ", *(f"{name:>8}" for name in columns), f" {'style':{wide}}  {'content':{wider}}  picture")
-    for place, (row, style, content) in enumerate(zip(found, styles, contents, strict=True), 1):
+    styles, contents = ([*names, "-"] for names in (collection.styles, collection.contents))
+    wide, wider = (max(8, *map(len, names)) for names in (styles, contents))
+    print("     ", *(f"{name:>8}" for name in columns), f" {'style':{wide}}  {'content':{wider}}  picture")
+    for place, row in enumerate(found, 1):
         values = (f"{values[row]:8.3f}" for values in columns.values())
-        print(f"{place:4}.", *values, f" {style:{wide}}  {content:{wider}}  {collection.paths[row]}")
+        style, content = styles[collection.style[row]], contents[collection.content[row]]
+        print(f"{place:5}.", *values, f" {style:{wide}}  {content:{wider}}  {collection.paths[row]}")
 
 
-def draw_answers(collection: Collection, found: list[int], columns: dict[str, Tensor], asked: list[Path]) -> bytes:
+def draw_answers(collection: Collection, found: list[int], far: Tensor, asked: list[Path]) -> bytes:
     """A sheet of the pictures that were asked with and, in rows of five, of those that were found."""
-    from retrieval.pictures import Cell, draw_sheet
-
-    def cell(path: Path, *lines: str) -> Cell:
-        try:
-            return Cell(to_square(read_picture(path, 150), 150), *lines)
-        except UnreadablePicture as error:
-            raise UserError(f"{path}: cannot be read ({error})") from error
-
-    name, far = next(iter(columns.items()))
+    styles, contents = ([*names, ""] for names in (collection.styles, collection.contents))
+    questions = [Cell(thumbnail(path), path.name) for path in asked]
     answers = []
     for place, row in enumerate(found, 1):
-        words = [
-            name_of(collection.styles, collection.style[row]),
-            name_of(collection.contents, collection.content[row]),
-        ]
-        answers.append(
-            cell(collection.folder / collection.paths[row], f"{place}. {far[row]:.3f}", ", ".join(filter(None, words)))
-        )
-    questions = [cell(path, path.name) for path in asked]
-    rows = [
-        (questions[line] if line < len(questions) else None, answers[5 * line : 5 * line + 5])
-        for line in range(max(len(questions), -(-len(answers) // 5)))
-    ]
+        names = filter(None, (styles[collection.style[row]], contents[collection.content[row]]))
+        file = collection.folder / collection.paths[row]
+        answers.append(Cell(thumbnail(file), f"{place}. {far[row]:.3f}", ", ".join(names)))
+    lines = [answers[start : start + 5] for start in range(0, len(answers), 5)]
+    rows = list(zip_longest(questions, lines, fillvalue=None))
     title = f"The nearest {len(found)} of {len(collection.paths)} pictures"
-    return draw_sheet(rows, title, "asked with", f"nearest first, by {name}")
+    return draw_sheet([(question, line or []) for question, line in rows], title, "asked with", "nearest first")
+
+
+def thumbnail(path: Path) -> np.ndarray:
+    """A picture's central square, uint8 [150, 150, 3]."""
+    return to_square(read_picture(path, 150), 150)
 
 
 if __name__ == "__main__":
