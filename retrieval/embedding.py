@@ -49,7 +49,7 @@ class TrainedNet(nn.Module):
         return self.embedding.bottleneck.weight.device
 
     def forward(self, pictures: Picture | Iterable[Picture]) -> Tensor:
-        """Embed pictures: float32 [n, embedding_dim], each of length 1, on the net's device.
+        """Embed pictures, some thousands at most: float32 [n, embedding_dim], each of length 1, on the net's device.
 
         `pictures` are paths, or uint8 RGB arrays [height, width, 3] of any sizes; their central squares are seen.
         Raises `UserError` for a path that holds no whole picture, and `ValueError` for an array that is none.
@@ -100,17 +100,19 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def read_pictures(folder: Path, split: str = "all") -> Collection:
-    """Every picture of a data folder, or of one in which pictures lie without folders and are of no style.
+    """Every picture of a data folder, or of one that holds pictures, of no style, and no folders.
 
     Its splits are the folder's own, if one of them is asked for, which may be empty; else all pictures are in "all".
     Raises `UserError` as `dataset.read_collection` does.
     """
     if not folder.is_dir():
         raise UserError(f"--data {folder}: is no folder; correct the path")
+    shown = [path for path in sorted(folder.iterdir()) if path.name[0] != "."]
+    names = [path.name for path in shown if path.suffix.lower() in SUFFIXES]
     if (folder / "index.csv").exists():
         table = dataset.read_index(folder)
-    elif lies_flat(folder):
-        table = [{"path": path.name, "style": ""} for path in sorted(folder.iterdir()) if is_picture(path)]
+    elif names and not any(path.is_dir() and not path.is_symlink() for path in shown):
+        table = [{"path": name, "style": ""} for name in names]
     else:
         table = dataset.walk(folder)
     style, styles = dataset.number_names([row["style"] for row in table], BAM_STYLES)
@@ -118,18 +120,6 @@ def read_pictures(folder: Path, split: str = "all") -> Collection:
     splits = np.array(["all" if split == "all" else row.get("split", "") for row in table], dtype="<U5")
     print(f"data: {len(table)} pictures, {len(styles)} styles: {', '.join(styles)}")
     return Collection(folder, [row["path"] for row in table], styles, contents, style, content, splits)
-
-
-def is_picture(path: Path) -> bool:
-    """Whether a file counts as a picture, by its name."""
-    return path.suffix.lower() in SUFFIXES and path.name[0] != "."
-
-
-def lies_flat(folder: Path) -> bool:
-    """Whether a folder holds pictures itself, and none in folders below that could be styles and contents."""
-    below = [path for path in folder.iterdir() if path.is_dir() and not folder.resolve().is_relative_to(path.resolve())]
-    below = (path for inner in below for depth in ("*", "*/*", "*/*/*") for path in inner.glob(depth))
-    return any(map(is_picture, folder.iterdir())) and not any(map(is_picture, below))
 
 
 def embed_collection(run: Path, net: TrainedNet, collection: Collection) -> Tensor:

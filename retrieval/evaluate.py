@@ -18,7 +18,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -64,7 +63,8 @@ class Case:
     """A run and the n pictures that it is measured on.
 
     They are `rows`, int64 [n], of a collection and of its `squares`, uint8 [m, side, side, 3]; `embeddings` are float32
-    [n, d], each of length 1; `chosen` is stage 1's class for each among those of the net, int64 [n].
+    [n, d], each of length 1. `true` is each picture's class among those of the net, int64 [n], -1 where that does not
+    know it, and `chosen` the one that stage 1 gives it.
     """
 
     run: Path
@@ -74,6 +74,7 @@ class Case:
     squares: Tensor
     rows: np.ndarray
     embeddings: Tensor
+    true: np.ndarray
     chosen: np.ndarray | None
 
     def labels(self, label: str) -> tuple[list[str], np.ndarray]:
@@ -85,12 +86,6 @@ class Case:
     def other(self) -> str:
         """What the embedding should not know: content, or style if the run's classes are contents."""
         return "content" if self.net.label == "style" else "style"
-
-    def true_classes(self) -> np.ndarray:
-        """Each picture's class among those of the net, int64 [n]; -1 where the net does not know it."""
-        names, number = self.labels(self.net.label)
-        known = {name: place for place, name in enumerate(self.net.classes)}
-        return np.array([known.get(name, -1) for name in names])[number]
 
 
 def main(args: argparse.Namespace) -> None:
@@ -133,7 +128,9 @@ def see_pictures(run: Path, args: argparse.Namespace, device: torch.device) -> C
         raise UserError(f"--split {args.split}: {folder} has no pictures of known {net.label} in it; choose another")
     found = net.predict(squares, rows)
     chosen = net.head(found).argmax(dim=1).cpu().numpy() if net.head else None
-    return Case(run, config, net, collection, squares, rows, normalize(found, dim=1), chosen)
+    names, number = collection.classes(net.label)
+    true = np.array([net.classes.index(name) if name in net.classes else -1 for name in names])[number[rows]]
+    return Case(run, config, net, collection, squares, rows, normalize(found, dim=1), true, chosen)
 
 
 def choose_triplets(cases: Sequence[Case], args: argparse.Namespace) -> list[tuple[np.ndarray, str]]:
@@ -161,8 +158,7 @@ def measure_case(case: Case, triplets: np.ndarray) -> dict[str, Any]:
     """All numbers of a run."""
     (names, label), (_, other), right = case.labels(case.net.label), case.labels(case.other), None
     if case.chosen is not None:
-        true = case.true_classes()
-        right = np.where(true >= 0, case.chosen == true, math.nan)
+        right = np.where(case.true >= 0, case.chosen == case.true, math.nan)
     given = [
         None if part is None else torch.from_numpy(part).to(case.net.device) for part in (label, other, triplets, right)
     ]
@@ -181,9 +177,8 @@ def write_evaluation(case: Case, metrics: dict[str, Any], out: Path) -> None:
     drawn = {"tsne.png": pictures.draw_tsne(embeddings, parts, title), "retrieval.png": draw_retrieval(case, title)}
     drawn["curves.png"] = pictures.draw_curves(read_table(case.run / METRICS), case.run.resolve().name)
     if metrics["accuracy"] is not None:
-        true, classes = case.true_classes(), len(case.net.classes)
-        pairs = (true * classes + case.chosen)[true >= 0]
-        counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+        counts = np.zeros((len(case.net.classes),) * 2, dtype=np.int64)
+        np.add.at(counts, (case.true[case.true >= 0], case.chosen[case.true >= 0]), 1)
         drawn["confusion.png"] = pictures.draw_confusion(counts, case.net.classes, title)
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").unlink(missing_ok=True)
@@ -198,7 +193,7 @@ def draw_retrieval(case: Case, title: str) -> bytes:
     (names, label), (others, other) = case.labels(case.net.label), case.labels(case.other)
 
     def cell(place: int, query: int | None = None) -> pictures.Cell:
-        square = cv2.resize(case.squares[int(case.rows[place])].numpy(), (150, 150), interpolation=cv2.INTER_AREA)
+        square = case.squares[int(case.rows[place])].numpy()
         right = None if query is None else bool(label[place] == label[query])
         return pictures.Cell(square, names[label[place]], [*others, ""][other[place]], right)
 
@@ -225,11 +220,11 @@ def choose_queries(label: np.ndarray, other: np.ndarray) -> list[int]:
 
 def tabulate(names: Sequence[str], table: Sequence[dict[str, Any]]) -> str:
     """Runs side by side: a row for each number, a column for each run."""
-    lines = [" " * 24 + "".join(f"  {name:>8}" for name in names)]
+    wide = 2 + max(8, *map(len, names))
+    lines = [" " * 24 + "".join(f"{name:>{wide}}" for name in names)]
     for row in [row for row in DEFINITIONS if any(metrics[row] is not None for metrics in table)]:
-        values = ["-" if metrics[row] is None else f"{metrics[row]:.3f}" for metrics in table]
-        widths = [max(8, len(name)) for name in names]
-        lines.append(f"{row:24}" + "".join(f"  {value:>{width}}" for value, width in zip(values, widths, strict=True)))
+        values = ("-" if metrics[row] is None else f"{metrics[row]:.3f}" for metrics in table)
+        lines.append(f"{row:24}" + "".join(f"{value:>{wide}}" for value in values))
     return "\n".join(lines)
 
 

@@ -10,9 +10,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
-import cv2
 import numpy as np
 
 os.environ["MPLBACKEND"] = "agg"  # a notebook hands its own on to the programs that it starts, which may lack it
@@ -20,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+
+from dataset import to_square
 
 # The eight colours of Okabe and Ito, which colour-blind people tell apart, and three of another brightness.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#F0E442", "#882255", "#A6A6A6")
@@ -125,7 +125,7 @@ def draw_curves(history: Sequence[dict[str, str]], title: str) -> bytes:
 
 @dataclass
 class Cell:
-    """A picture on a sheet, uint8 RGB [side, side, 3], two lines below it, and whether it is right (None: no matter)."""
+    """A picture on a sheet, uint8 RGB [height, width, 3], two lines below it, and whether it is right (None: no matter)."""
 
     picture: np.ndarray
     first: str
@@ -133,12 +133,12 @@ class Cell:
     right: bool | None = None
 
 
-def draw_sheet(rows: Sequence[tuple[Cell | None, Sequence[Cell]]], title: str, query: str, found: str) -> bytes:
+def draw_sheet(rows: Sequence[tuple[Cell | None, Sequence[Cell] | None]], title: str, query: str, found: str) -> bytes:
     """Draw rows of pictures: a query, if the row has one, and apart from it what goes with it; `query` and `found` head them.
 
     Right ones have a solid frame and a tick, wrong ones a dashed frame and a cross.
     """
-    across = max(len(cells) for _, cells in rows)
+    across = max(len(cells or ()) for _, cells in rows)
     width, height = across + 1.35, 1.34 * len(rows) + 0.62
     figure = Figure(figsize=(width, height))
     axis = figure.add_axes((0, 0, 1, 1))
@@ -147,7 +147,7 @@ def draw_sheet(rows: Sequence[tuple[Cell | None, Sequence[Cell]]], title: str, q
     axis.text(0.12, 0.45, query, fontsize=8, color=QUIET, va="center")
     axis.text(1.37, 0.45, found, fontsize=8, color=QUIET, va="center")
     for line, (asked, cells) in enumerate(rows):
-        for column, cell in zip_longest(range(across + 1), [asked, *cells]):
+        for column, cell in enumerate([asked, *(cells or ())]):
             if cell:
                 draw_cell(axis, cell, column + (0.12 if column == 0 else 0.37), 0.6 + 1.34 * line)
     axis.set(xlim=(0, width), ylim=(height, 0))
@@ -156,8 +156,7 @@ def draw_sheet(rows: Sequence[tuple[Cell | None, Sequence[Cell]]], title: str, q
 
 def draw_cell(axis: Axes, cell: Cell, left: float, top: float, side: float = 0.9) -> None:
     """Draw one picture of a sheet, its lines and its sign."""
-    picture = cv2.resize(cell.picture, (150, 150), interpolation=cv2.INTER_AREA)
-    axis.imshow(picture, extent=(left, left + side, top + side, top), aspect="auto", interpolation="antialiased")
+    axis.imshow(to_square(cell.picture, 150), extent=(left, left + side, top + side, top), aspect="auto")
     hue = {None: QUIET, True: RIGHT, False: WRONG}[cell.right]
     for line, text in enumerate((cell.first, cell.second)):
         text = plain(text if len(text) <= 17 else text[:16] + "…")

@@ -17,12 +17,11 @@ import argparse
 from itertools import zip_longest
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dataset import Collection, read_picture, to_square
+from dataset import Collection, read_picture
 from retrieval.embedding import embed_collection, load, read_config, read_pictures
 from retrieval.pictures import Cell, draw_sheet
 from utils import UserError, choose_device, run_script, write_whole
@@ -63,7 +62,8 @@ def main(args: argparse.Namespace) -> None:
         both = (1 - args.weight) * in_deviations(far) + args.weight * in_deviations(other)
         columns, asked = {"distance": both, "style": far, "like": other}, [*args.pictures, *args.like[1:]]
     far = columns["distance"]
-    wanted = far.isfinite() & ~torch.tensor(find_rows(collection, asked))
+    themselves, folder = {path.resolve() for path in asked}, collection.folder.resolve()
+    wanted = far.isfinite() & torch.tensor([folder / path not in themselves for path in collection.paths])
     if args.content:
         if args.content not in collection.contents:
             known = ", ".join(collection.contents) or "none is known"
@@ -90,12 +90,6 @@ def in_deviations(far: Tensor) -> Tensor:
     return far / far[far.isfinite()].std().clamp(min=1e-9)
 
 
-def find_rows(collection: Collection, asked: list[Path]) -> list[bool]:
-    """Which pictures of a collection are among those that it is asked with."""
-    paths, folder = {path.resolve() for path in asked}, collection.folder.resolve()
-    return [folder / path in paths for path in collection.paths]
-
-
 def print_answers(collection: Collection, found: list[int], columns: dict[str, Tensor]) -> None:
     """Print a line for each picture found."""
     styles, contents = ([*names, "-"] for names in (collection.styles, collection.contents))
@@ -110,21 +104,15 @@ def print_answers(collection: Collection, found: list[int], columns: dict[str, T
 def draw_answers(collection: Collection, found: list[int], far: Tensor, asked: list[Path]) -> bytes:
     """A sheet of the pictures that were asked with and, in rows of five, of those that were found."""
     styles, contents = ([*names, ""] for names in (collection.styles, collection.contents))
-    questions = [Cell(thumbnail(path), path.name) for path in asked]
-    answers = []
+    cells = [Cell(read_picture(path, 150), path.name) for path in asked]
     for place, row in enumerate(found, 1):
         names = filter(None, (styles[collection.style[row]], contents[collection.content[row]]))
-        file = collection.folder / collection.paths[row]
-        answers.append(Cell(thumbnail(file), f"{place}. {far[row]:.3f}", ", ".join(names)))
+        picture = read_picture(collection.folder / collection.paths[row], 150)
+        cells.append(Cell(picture, f"{place}. {far[row]:.3f}", ", ".join(names)))
+    questions, answers = cells[: len(asked)], cells[len(asked) :]
     lines = [answers[start : start + 5] for start in range(0, len(answers), 5)]
-    rows = list(zip_longest(questions, lines, fillvalue=None))
     title = f"The nearest {len(found)} of {len(collection.paths)} pictures"
-    return draw_sheet([(question, line or []) for question, line in rows], title, "asked with", "nearest first")
-
-
-def thumbnail(path: Path) -> np.ndarray:
-    """A picture's central square, uint8 [150, 150, 3]."""
-    return to_square(read_picture(path, 150), 150)
+    return draw_sheet(list(zip_longest(questions, lines)), title, "asked with", "nearest first")
 
 
 if __name__ == "__main__":
