@@ -43,11 +43,6 @@ class TrainedNet(nn.Module):
         self.classes: list[str] = facts["classes"]
         self.eval().requires_grad_(False)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the net is."""
-        return self.embedding.bottleneck.weight.device
-
     def forward(self, pictures: Picture | Iterable[Picture]) -> Tensor:
         """Embed pictures, some thousands at most: float32 [n, embedding_dim], each of length 1, on the net's device.
 
@@ -82,8 +77,8 @@ class TrainedNet(nn.Module):
 
     def predict(self, squares: Tensor, rows: np.ndarray) -> Tensor:
         """As `see`, of rows, int64 [n], of squares, uint8 [m, side, side, 3], such as `dataset.load_pictures` gives."""
-        size, colours = self.facts["image_size"], self.facts["colours"]
-        return dataset.predict(self.embedding, squares, rows, self.device, size, colours, batch_size=64).clone()
+        view = (self.embedding.bottleneck.weight.device, self.facts["image_size"], self.facts["colours"])
+        return dataset.predict(self.embedding, squares, rows, *view, batch_size=64).clone()
 
 
 def load(run: Path | str, device: torch.device | str = "cpu") -> TrainedNet:
@@ -118,7 +113,7 @@ def read_pictures(folder: Path, split: str = "all") -> Collection:
     style, styles = dataset.number_names([row["style"] for row in table], BAM_STYLES)
     content, contents = dataset.number_names([row.get("content", "") for row in table], BAM_CONTENTS)
     splits = np.array(["all" if split == "all" else row.get("split", "") for row in table], dtype="<U5")
-    print(f"data: {len(table)} pictures, {len(styles)} styles: {', '.join(styles)}")
+    print(f"data: {len(table)} pictures, styles: {', '.join(styles) or 'none'}")
     return Collection(folder, [row["path"] for row in table], styles, contents, style, content, splits)
 
 

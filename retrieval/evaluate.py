@@ -62,9 +62,10 @@ def get_parser() -> argparse.ArgumentParser:
 class Case:
     """A run and the n pictures that it is measured on.
 
-    They are `rows`, int64 [n], of a collection and of its `squares`, uint8 [m, side, side, 3]; `embeddings` are float32
-    [n, d], each of length 1. `true` is each picture's class among those of the net, int64 [n], -1 where that does not
-    know it, and `chosen` the one that stage 1 gives it.
+    They are `rows`, int64 [n], of a collection and of its `squares`, uint8 [m, side, side, 3]. `labels` are the names, and
+    each picture's number, int64 [n], -1 where unknown, of what the embedding should know (style) and then of what it
+    should not (content). `embeddings` are float32 [n, d], each of length 1. `true` is each picture's class among those of
+    the net, int64 [n], -1 where that does not know it, and `chosen` the one that stage 1 gives it.
     """
 
     run: Path
@@ -73,19 +74,10 @@ class Case:
     collection: Collection
     squares: Tensor
     rows: np.ndarray
+    labels: dict[str, tuple[list[str], np.ndarray]]
     embeddings: Tensor
     true: np.ndarray
     chosen: np.ndarray | None
-
-    def labels(self, label: str) -> tuple[list[str], np.ndarray]:
-        """Names, and the number of each picture, int64 [n], -1 where unknown, of "style" or "content"."""
-        names, number = self.collection.classes(label)
-        return names, number[self.rows]
-
-    @property
-    def other(self) -> str:
-        """What the embedding should not know: content, or style if the run's classes are contents."""
-        return "content" if self.net.label == "style" else "style"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -128,9 +120,11 @@ def see_pictures(run: Path, args: argparse.Namespace, device: torch.device) -> C
         raise UserError(f"--split {args.split}: {folder} has no pictures of known {net.label} in it; choose another")
     found = net.predict(squares, rows)
     chosen = net.head(found).argmax(dim=1).cpu().numpy() if net.head else None
-    names, number = collection.classes(net.label)
-    true = np.array([net.classes.index(name) if name in net.classes else -1 for name in names])[number[rows]]
-    return Case(run, config, net, collection, squares, rows, normalize(found, dim=1), true, chosen)
+    labels = {label: collection.classes(label) for label in sorted(("style", "content"), key=net.label.__ne__)}
+    labels = {label: (names, number[rows]) for label, (names, number) in labels.items()}
+    names, number = labels[net.label]
+    true = np.array([net.classes.index(name) if name in net.classes else -1 for name in names])[number]
+    return Case(run, config, net, collection, squares, rows, labels, normalize(found, dim=1), true, chosen)
 
 
 def choose_triplets(cases: Sequence[Case], args: argparse.Namespace) -> list[tuple[np.ndarray, str]]:
@@ -148,19 +142,18 @@ def choose_triplets(cases: Sequence[Case], args: argparse.Namespace) -> list[tup
                 return [(np.searchsorted(case.rows, given), f"{len(given)} of {' '.join(files)}")] * len(cases)
     found = []
     for case in cases:
-        number, other = (case.collection.classes(label)[1] for label in (case.net.label, case.other))
-        drawn = draw_fixed_triplets(number, other, case.rows)
-        found.append((np.searchsorted(case.rows, drawn), f"{len(drawn)}, ten drawn for each picture as the anchor"))
+        drawn = draw_fixed_triplets(*(number for _, number in case.labels.values()), np.arange(len(case.rows)))
+        found.append((drawn, f"{len(drawn)}, ten drawn for each picture as the anchor"))
     return found
 
 
 def measure_case(case: Case, triplets: np.ndarray) -> dict[str, Any]:
     """All numbers of a run."""
-    (names, label), (_, other), right = case.labels(case.net.label), case.labels(case.other), None
-    if case.chosen is not None:
-        right = np.where(case.true >= 0, case.chosen == case.true, math.nan)
+    (names, label), (_, other) = case.labels.values()
+    right = None if case.chosen is None else np.where(case.true >= 0, case.chosen == case.true, math.nan)
     given = [
-        None if part is None else torch.from_numpy(part).to(case.net.device) for part in (label, other, triplets, right)
+        None if part is None else torch.tensor(part).to(case.embeddings.device)
+        for part in (label, other, triplets, right)
     ]
     return summarise(measure(case.embeddings, *given), label, triplets, names)
 
@@ -168,13 +161,13 @@ def measure_case(case: Case, triplets: np.ndarray) -> dict[str, Any]:
 def write_evaluation(case: Case, metrics: dict[str, Any], out: Path) -> None:
     """Write everything into a folder: the metrics.json of before goes first, the new one comes last."""
     title = f"{case.run.resolve().name}, {metrics['split']}"
-    embeddings, parts = (
-        case.embeddings.cpu().numpy(),
-        {label: case.labels(label) for label in (case.net.label, case.other)},
-    )
-    words = {f"{label}s": [[*names, ""][one] for one in number] for label, (names, number) in parts.items()}
+    embeddings = case.embeddings.cpu().numpy()
+    words = {f"{label}s": [[*names, ""][one] for one in number] for label, (names, number) in case.labels.items()}
     paths = [case.collection.paths[row] for row in case.rows]
-    drawn = {"tsne.png": pictures.draw_tsne(embeddings, parts, title), "retrieval.png": draw_retrieval(case, title)}
+    drawn = {
+        "tsne.png": pictures.draw_tsne(embeddings, case.labels, title),
+        "retrieval.png": draw_retrieval(case, title),
+    }
     drawn["curves.png"] = pictures.draw_curves(read_table(case.run / METRICS), case.run.resolve().name)
     if metrics["accuracy"] is not None:
         counts = np.zeros((len(case.net.classes),) * 2, dtype=np.int64)
@@ -190,7 +183,7 @@ def write_evaluation(case: Case, metrics: dict[str, Any], out: Path) -> None:
 
 def draw_retrieval(case: Case, title: str) -> bytes:
     """Draw what some pictures of each class find: the same queries for every run on the same pictures."""
-    (names, label), (others, other) = case.labels(case.net.label), case.labels(case.other)
+    (names, label), (others, other) = case.labels.values()
 
     def cell(place: int, query: int | None = None) -> pictures.Cell:
         square = case.squares[int(case.rows[place])].numpy()
@@ -198,7 +191,7 @@ def draw_retrieval(case: Case, title: str) -> bytes:
         return pictures.Cell(square, names[label[place]], [*others, ""][other[place]], right)
 
     rows = []
-    for query in choose_queries(label, other):
+    for query in choose_queries(label):
         far = (case.embeddings - case.embeddings[query]).norm(dim=1)
         far[query] = math.inf
         rows.append((cell(query), [cell(place, query) for place in far.argsort()[:-1][:SHOWN_FOUND].tolist()]))
@@ -206,16 +199,11 @@ def draw_retrieval(case: Case, title: str) -> bytes:
     return pictures.draw_sheet(rows, f"{title}: the nearest of {len(label)} pictures", "query", found)
 
 
-def choose_queries(label: np.ndarray, other: np.ndarray) -> list[int]:
-    """Some queries of each class, of contents that differ from class to class; of many classes as many as a sheet takes."""
-    order, chosen, classes = np.random.default_rng(0).permutation(len(label)), [], np.unique(label)
-    shown = np.linspace(0, len(classes) - 1, min(len(classes), SHOWN_CLASSES)).astype(int)
-    for position, which in enumerate(classes[shown]):
-        mine = order[label[order] == which]
-        contents = np.roll(np.unique(other[mine]), -position * SHOWN_EACH)
-        first = [int(mine[other[mine] == content][0]) for content in contents]
-        chosen += (first + [place for place in mine.tolist() if place not in first])[:SHOWN_EACH]
-    return chosen
+def choose_queries(label: np.ndarray) -> list[int]:
+    """Some pictures of each class, drawn at random; of many classes as many as fit a sheet."""
+    order, classes = np.random.default_rng(0).permutation(len(label)), np.unique(label)
+    shown = classes[np.linspace(0, len(classes) - 1, min(len(classes), SHOWN_CLASSES)).astype(int)]
+    return [place for which in shown for place in order[label[order] == which][:SHOWN_EACH].tolist()]
 
 
 def tabulate(names: Sequence[str], table: Sequence[dict[str, Any]]) -> str:

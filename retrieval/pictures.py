@@ -65,9 +65,8 @@ def draw_tsne(embeddings: np.ndarray, panels: dict[str, tuple[Sequence[str], np.
     figure = Figure(figsize=(6.6 * len(panels), 7.4), layout="constrained")
     shown = "" if len(chosen) == len(embeddings) else f"{len(chosen)} of "
     figure.suptitle(plain(f"{title}: t-SNE of {shown}{len(embeddings)} pictures"))
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (heading, (names, number)) in zip(axes, panels.items(), strict=True):
-        number = number[chosen]
+    for place, (heading, (names, number)) in enumerate(panels.items(), 1):
+        axis, number = figure.add_subplot(1, len(panels), place), number[chosen]
         axis.scatter(*points[number < 0].T, s=size / 2, c="#999999", linewidths=0)
         for part in np.array_split(np.arange(len(points)), 8):  # so that no class lies on top of all others
             for which, name in enumerate(names):
@@ -103,16 +102,16 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str) -> byte
 
 def draw_curves(history: Sequence[dict[str, str]], title: str) -> bytes:
     """Draw a run's metrics.csv: a panel for each quantity of training and validation, over the epochs."""
-    columns = [name for name in history[0] if name.startswith(("train_", "val_"))]
-    quantities = list(dict.fromkeys(name.split("_", 1)[1] for name in columns))
+    quantities = [name.removeprefix("val_") for name in history[0] if name.startswith("val_")]
     figure = Figure(figsize=(4.6 * len(quantities), 3.6), layout="constrained")
     figure.suptitle(plain(title))
     epochs = [int(row["epoch"]) for row in history]
-    for axis, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
-        for part, colour, line in (("train", RIGHT, "-"), ("val", WRONG, "--")):
-            if f"{part}_{quantity}" in columns:
+    for place, quantity in enumerate(quantities, 1):
+        axis = figure.add_subplot(1, len(quantities), place)
+        for part, style in (("train", "-o"), ("val", "--s")):
+            if f"{part}_{quantity}" in history[0]:
                 values = [float(row[f"{part}_{quantity}"]) for row in history]
-                axis.plot(epochs, values, line, color=colour, label=part, marker="o" if len(epochs) == 1 else None)
+                axis.plot(epochs, values, style, color=RIGHT if part == "train" else WRONG, label=part, ms=3)
         axis.set(title=quantity.replace("_", " "), xlabel="epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
