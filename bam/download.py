@@ -1,0 +1,239 @@
+"""From an address to a small verified picture. What a stranger's server may do to us is bounded here.
+
+urllib3 does the asking: it tries again, keeps to Retry-After, limits the connections to each server, and sends neither
+cookies nor passwords. Added are bounds on an answer's bytes and seconds, addresses that go out as they are written, and
+that no address of this machine or its network is asked.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import re
+import socket
+import struct
+import threading
+import urllib.request
+from contextlib import suppress
+from ipaddress import ip_address
+from urllib.parse import urljoin
+
+import cv2
+import numpy as np
+import simplejpeg
+import urllib3
+from PIL import Image
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.util import Retry, Timeout, make_headers, parse_url
+
+from dataset import UnreadablePicture, read_picture
+from utils import UserError
+
+MAX_BYTES = 32_000_000  # of an answer
+MAX_SECONDS = 120.0  # for an answer, once it was asked for
+MAX_PIXELS = 50_000_000
+MAX_REDIRECTS = 5
+LONGEST_WAIT = 60  # seconds; a server that asks for more with Retry-After is asked again after this
+LATER = frozenset((408, 425, 429, *range(500, 600)))  # answers that say "later" rather than "no"
+CONNECTIONS = {
+    "http": (urllib3.HTTPConnectionPool, HTTPConnection),
+    "https": (urllib3.HTTPSConnectionPool, HTTPSConnection),
+}
+NO_ANSWER = ("no connection", "connection lost", "stalled", "too slow")
+THIS_MACHINES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # how their files begin
+JPEG_QUALITY, LONGEST_SIDE = 95, 65_500
+
+
+class Failure(Exception):
+    """A picture that cannot be had: `reason` in a few words to count by, and whether it may pass, `temporary`."""
+
+    def __init__(self, reason: str, temporary: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.temporary = reason, temporary or reason in NO_ANSWER
+
+
+# A `Failure` that is raised inside urllib3 passes through it; after other errors it tries again.
+
+
+class CarefulConnection:
+    """What is added to urllib3's connections."""
+
+    allow_private = False
+
+    def _new_conn(self) -> socket.socket:
+        """Connect. Who really answers is looked at before anything is sent: names can change what they stand for."""
+        connected = super()._new_conn()
+        if self.proxy is None and not self.allow_private:
+            address = connected.getpeername()[0]
+            if not is_public(address) or address == connected.getsockname()[0]:
+                connected.close()
+                raise Failure("private address")
+        return connected
+
+    def request(self, method: str, url: str, *, headers: dict[str, str], **options: object) -> None:
+        """Send the request for the pseudo-header `:target`, which urllib3 would spell in its own way."""
+        headers = dict(headers)
+        super().request(method, headers.pop(":target"), headers=headers, **options)
+
+    def getresponse(self) -> urllib3.HTTPResponse:
+        """Read the whole answer, `content`, within the bounds."""
+        late, connected = threading.Event(), self.sock
+
+        def cut() -> None:
+            """End the answer, wherever it is being read."""
+            late.set()
+            with suppress(OSError):  # it may have ended by itself
+                connected.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(MAX_SECONDS, cut)
+        timer.start()
+        try:
+            response = super().getresponse()
+            response.content = response.read(MAX_BYTES + 1)
+            if len(response.content) > MAX_BYTES:
+                raise Failure("too many bytes")
+            return response
+        finally:
+            timer.cancel()
+            if late.is_set():
+                raise Failure("too slow")
+
+
+class Client:
+    """Asks servers, from many threads. `answered` holds the names of those that did."""
+
+    def __init__(self, user_agent: str, per_host: int, timeout: float, retries: int, allow_private: bool) -> None:
+        self.allow_private, self.answered = allow_private, set()
+        # Pictures do not shrink further: ask for them as they are.
+        self.headers = {"User-Agent": user_agent, "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"}
+        wait = {"backoff_factor": 0.5, "backoff_max": LONGEST_WAIT, "retry_after_max": LONGEST_WAIT}
+        self.retries = Retry(retries, status_forcelist=LATER, raise_on_status=False, **wait)
+        self.proxies = {scheme: url for scheme, url in urllib.request.getproxies().items() if scheme in CONNECTIONS}
+        pools = {}
+        for scheme, (pool, connection) in CONNECTIONS.items():
+            careful = type("CarefulConnection", (CarefulConnection, connection), {"allow_private": allow_private})
+            pools[scheme] = type("CarefulPool", (pool,), {"ConnectionCls": careful})
+        options = {"num_pools": 100, "maxsize": per_host, "block": True, "timeout": Timeout(timeout, timeout)}
+        self.managers = {}
+        for proxy in (None, *self.proxies.values()):
+            self.managers[proxy] = make_manager(proxy, options)
+            self.managers[proxy].pool_classes_by_scheme = pools
+
+    def fetch(self, url: str) -> bytes:
+        """Download what lies at an address (text; bytes that are no UTF-8 as surrogates), following redirects.
+
+        Raises `Failure` where it cannot be had, and `UserError` where that is this machine's fault.
+        """
+        for hop in range(MAX_REDIRECTS + 1):
+            try:
+                response = self.ask(url)
+                if not (300 < response.status < 309 and "Location" in response.headers):
+                    break
+                location = response.headers["Location"].encode("latin-1").decode("utf-8", "surrogateescape")
+                url = urljoin(url, location)
+            except ValueError as error:  # of urllib3 and urllib, and of the encoding of host names
+                raise Failure("redirect to an unusable address" if hop else "unusable address") from error
+        else:
+            raise Failure("too many redirects")
+        if response.status != 200:
+            raise Failure(f"status {response.status}", temporary=response.status in LATER)
+        return response.content
+
+    def ask(self, url: str) -> urllib3.BaseHTTPResponse:
+        """Ask for one address. Raises `ValueError` where it is not one, and otherwise as `fetch` does."""
+        scheme, _, host, port, *_ = parts = parse_url(url)
+        if scheme not in ("http", "https") or not host:
+            raise ValueError(f"{url}: is no web address")
+        if not self.allow_private and not is_public(host):
+            raise Failure("private address")
+        proxy = None if urllib.request.proxy_bypass(host) else self.proxies.get(scheme)
+        start = f"http://{parts.netloc}/" if proxy and scheme == "http" else "/"
+        target = start + spell(re.sub("^[^:]*://[^/?#]*/?", "", url).partition("#")[0])
+        pool = self.managers[proxy].connection_from_host(host, port, scheme)
+        how = {"retries": self.retries, "redirect": False, "assert_same_host": False}
+        how |= {"preload_content": False, "release_conn": True}  # the connection has read it all by itself
+        try:
+            response = pool.urlopen("GET", start, headers={**self.headers, ":target": target}, **how)
+        except HTTPError as error:
+            raise explain(getattr(error, "reason", error)) from error
+        self.answered.add(host_of(url))
+        return response
+
+
+def make_manager(proxy: str | None, options: dict[str, object]) -> urllib3.PoolManager:
+    """Make urllib3's connections, straight or through a proxy. Raises `UserError` for a proxy that it cannot use."""
+    if proxy is None:
+        return urllib3.PoolManager(**options)
+    url = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        return urllib3.ProxyManager(url, proxy_headers=make_headers(proxy_basic_auth=parse_url(url).auth), **options)
+    except HTTPError as error:
+        raise UserError(f"the environment's proxy {proxy}: {error}; give an http:// or https:// one") from error
+
+
+def host_of(url: str) -> str:
+    """Name the server of an address."""
+    return url.partition("://")[2].partition("/")[0]
+
+
+def spell(text: str) -> str:
+    """Escape what is not printable ASCII, and leave the rest, escapes included, as it is written."""
+    data = text.encode("utf-8", "surrogateescape")
+    return "".join(chr(byte) if 0x20 < byte < 0x7F else f"%{byte:02X}" for byte in data)
+
+
+def is_public(host: str) -> bool:
+    """Whether a name or an IP address stands for addresses of the public internet alone, or for none that is known."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except OSError:
+        return True  # connecting will tell; a proxy may know the name
+    return all(ip_address(where[0]).is_global for *_, where in found)
+
+
+def explain(error: Exception) -> Exception:
+    """Turn what urllib3 ended with into a `Failure`, or into a `UserError` where this machine ran out of something."""
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno in THIS_MACHINES_FAULT:
+        return UserError(f"{error.__cause__.strerror}; lower --per-host, then run the same command again")
+    if isinstance(error, ReadTimeoutError):
+        return Failure("stalled")
+    return Failure("connection lost" if isinstance(error, ProtocolError) else "no connection")
+
+
+def verify_and_shrink(data: bytes, side: int) -> bytes:
+    """Decode a picture as training will, shrink its short side to `side` pixels (never up), and encode it as JPEG.
+
+    Raises `Failure` for what is not a whole picture: also for a JPEG that is damaged inside, where most decoders put
+    grey. The size is looked at before memory is taken for pixels.
+    """
+    width, height = measure(data)
+    if width * height > MAX_PIXELS or max(width, height) > LONGEST_SIDE:
+        raise Failure("too many pixels")
+    try:
+        if data.startswith(JPEG):
+            simplejpeg.decode_jpeg(data, "GRAY", strict=True)
+        picture = read_picture(data, least=side)
+    except (UnreadablePicture, ValueError) as error:
+        raise Failure("damaged picture") from error
+    height, width = picture.shape[:2]
+    scale = max(1.0, min(height, width) / side)
+    if scale > 1:
+        size = round(width / scale), round(height / scale)
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    bgr = np.ascontiguousarray(picture[:, :, ::-1])
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+
+
+def measure(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture by its header. Raises `Failure` for what is no picture."""
+    try:
+        if data.startswith(PNG):  # Pillow can trip over texts and profiles that say nothing about the pixels
+            return struct.unpack(">II", data[16:24])
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except Image.DecompressionBombError as error:
+        raise Failure("too many pixels") from error
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error) as error:
+        raise Failure("not a picture") from error  # Pillow's readers raise all of these

@@ -1,0 +1,248 @@
+"""Get BAM: choose a balanced set of pictures out of its database, download and verify them, and write the index.
+
+    python -m bam.harvest --db bam.sqlite --dry-run          what would be taken
+    python -m bam.harvest --db bam.sqlite --out data/bam     121,000 pictures, 11,000 for each style
+
+Stop it at any time: the same command goes on, and the same pictures result. The folder then holds index.csv,
+failures.csv and the pictures, <style>/<BAM's number>-<short side>.jpg; that is all that a restart goes by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import logging
+import random
+import threading
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from hashlib import sha256
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from sqlite3 import Connection
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from bam.choice import Candidates, choose, open_database, read_addresses, read_candidates
+from bam.download import NO_ANSWER, Client, Failure, host_of, spell, verify_and_shrink
+from dataset import BAM_CONTENTS, BAM_STYLES
+from utils import UserError, run_script, write_table, write_whole
+
+INDEX = ("path", "style", "content", "group", "mid", "url", "license")
+FAILURES = ("mid", "reason", "temporary", "content")  # content: the hash of a picture that came for several addresses
+PATIENCE = 100  # pictures without an answer, before a server is given up or the network is looked at
+GIVEN_UP = "server given up"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m bam.harvest", description=__doc__, formatter_class=how)
+    add = parser.add_argument
+    add("--db", type=Path, required=True, help="BAM's SQLite file; its owners give it on request")
+    add("--out", type=Path, default=Path("data/bam"), metavar="DIR", help="folder to fill (default: data/bam)")
+    add("--dry-run", action="store_true", help="only print what would be taken, and how many spares there are")
+    add("--per-style", type=int, default=11000, metavar="N", help="pictures for each style (default: 11000)")
+    add("--styles", nargs="+", choices=BAM_STYLES, default=BAM_STYLES, metavar="STYLE", help="only these styles")
+    contents = "only pictures of these contents (default: all, and of unknown content where a style runs short)"
+    add("--contents", nargs="+", choices=BAM_CONTENTS, metavar="CONTENT", help=contents)
+    scores = "a picture without labels counts from this score on (default: 0.5, or its logarithm where scores are such)"
+    add("--min-score", type=float, metavar="S", help=scores)
+    add("--include-mature", action="store_true", help="also take pictures that are marked as mature content")
+    add("--seed", type=int, default=0, help="orders pictures that are equally sure (default: 0)")
+    add("--short-side", type=int, default=256, metavar="PIXELS", help="to shrink pictures to (default: 256)")
+    per_host = "downloads at a time from one server (default: 16; lower it where a server answers 429)"
+    add("--per-host", type=int, default=16, metavar="N", help=per_host)
+    add("--timeout", type=float, default=20, metavar="SECONDS", help="longest silence of a server (default: 20)")
+    add("--retries", type=int, default=4, metavar="N", help="further tries after what may pass (default: 4)")
+    agent = "the name to ask servers under; give one with your address where they want it"
+    add("--user-agent", default="SketchingWithStyle/1 (collects pictures for research)", metavar="NAME", help=agent)
+    add("--allow-private-hosts", action="store_true", help="also ask addresses of this machine and its network")
+    return parser
+
+
+class Harvest:
+    """A folder while it is filled. `have` and `failed` (bool [n]) say what is known of each candidate."""
+
+    def __init__(self, out: Path, side: int, candidates: Candidates) -> None:
+        """Find out what earlier runs left. What failed for want of an answer is forgotten, and so asked for again."""
+        self.out, self.side, self.candidates, self.table = out, side, candidates, out / "failures.csv"
+        failures = []
+        if self.table.exists():
+            lines = self.table.read_text(encoding="utf-8").rpartition("\n")[0]  # without the half line of a kill
+            failures = [line for line in csv.DictReader(io.StringIO(lines)) if not line["temporary"]]
+        elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+            raise UserError(f"--out {out}: holds files that are not this command's; give a new folder")
+        self.placeholders = {line["content"] for line in failures} - {""}
+        self.reasons = {int(line["mid"]): line["reason"] for line in failures}
+        self.failed = np.isin(candidates.mid, list(self.reasons))
+        self.have = np.zeros(len(candidates.mid), bool)
+        self.by_size: dict[int, list[int]] = defaultdict(list)  # rows of the pictures in hand, by bytes of their files
+        for style, (start, *_, end) in zip(candidates.styles, candidates.bounds.tolist(), strict=True):
+            (out / style).mkdir(parents=True, exist_ok=True)
+            mids = [int(file.stem.rpartition("-")[0]) for file in (out / style).glob(f"*-{side}.jpg")]
+            self.have[start:end] = np.isin(candidates.mid[start:end], mids)
+        for row in np.flatnonzero(self.have).tolist():
+            self.by_size[self.path(row).stat().st_size].append(row)
+        write_table(self.table, FAILURES, failures)
+
+    def path(self, row: int) -> Path:
+        """Where a candidate's picture lies, or would lie."""
+        style, _ = self.candidates.cells(row)
+        return self.out / self.candidates.styles[style] / f"{self.candidates.mid[row]}-{self.side}.jpg"
+
+    def fail(self, row: int, failure: Failure, content: str = "") -> None:
+        """Note that a picture cannot be had, on disk before anything else happens."""
+        mid = int(self.candidates.mid[row])
+        self.failed[row], self.reasons[mid] = True, failure.reason
+        if failure.reason != GIVEN_UP:  # that was not asked for
+            with self.table.open("a", encoding="utf-8", newline="") as file:
+                line = mid, failure.reason, "yes" if failure.temporary else "", content
+                csv.writer(file, lineterminator="\n").writerow(line)
+
+    def keep(self, row: int, data: bytes) -> None:
+        """Store a picture. Where it equals another one it is a server's placeholder, and both have failed."""
+        twins = [twin for twin in self.by_size[len(data)] if self.path(twin).read_bytes() == data]
+        content = sha256(data).hexdigest()
+        if twins or content in self.placeholders:
+            self.placeholders.add(content)
+            for equal in (row, *twins):
+                self.fail(equal, Failure("same as another"), content)
+            for twin in twins:
+                self.have[twin] = False
+                self.by_size[len(data)].remove(twin)
+                self.path(twin).unlink()
+        else:
+            write_whole(self.path(row), data)
+            self.have[row] = True
+            self.by_size[len(data)].append(row)
+
+
+def run_waves(harvest: Harvest, connection: Connection, client: Client, args: argparse.Namespace) -> np.ndarray:
+    """Ask for what is missing until nothing is, wave after wave; return the chosen rows, int64 ascending.
+
+    Which pictures result depends on which can be had, and not on the order of the answers: see `choose`. Raises
+    `UserError` where many in a row get no answer, and a picture that came before does not come again either.
+    """
+    silent: Counter[str] = Counter()  # pictures without an answer, by server
+    in_a_row, good = 0, ""
+    while True:
+        chosen = choose(harvest.candidates, args.per_style, harvest.failed)
+        missing = chosen[~harvest.have[chosen]]
+        if not len(missing):
+            return chosen
+        addresses = read_addresses(connection, harvest.candidates.mid[missing])
+        jobs = [(row, addresses[int(harvest.candidates.mid[row])][0]) for row in missing.tolist()]
+        random.Random(0).shuffle(jobs)  # pictures of one server often stand together
+        for row, url, outcome in ask(jobs, harvest.side, client, 2 * args.per_host, silent):
+            if isinstance(outcome, bytes):
+                harvest.keep(row, outcome)
+                in_a_row, good = 0, url
+                continue
+            harvest.fail(row, outcome)
+            if outcome.reason not in NO_ANSWER:
+                in_a_row = 0
+                continue
+            silent[host_of(url)] += 1
+            in_a_row += 1
+            if good and in_a_row % PATIENCE == 0:
+                check_network(client, good)
+
+
+def check_network(client: Client, url: str) -> None:
+    """Ask for a picture that came before. Raises `UserError` where there is no answer."""
+    try:
+        client.fetch(url)
+    except Failure as failure:
+        if failure.reason in NO_ANSWER:
+            raise UserError(
+                f"the network seems to be down: {url} came before, and there is {failure.reason} any more; run the same "
+                "command again when it is back: it asks again for what got no answer"
+            ) from failure
+
+
+def ask(
+    jobs: list[tuple[int, str]], side: int, client: Client, workers: int, silent: Counter[str]
+) -> Iterator[tuple[int, str, bytes | Failure]]:
+    """Download and verify (row, address) with so many threads; yield both with what came of it, as it comes."""
+    decoding = threading.BoundedSemaphore(4)  # of up to some hundred megabytes each
+
+    def get(job: tuple[int, str]) -> tuple[int, str, bytes | Failure]:
+        """Get one picture."""
+        server = host_of(job[1])
+        if silent[server] >= PATIENCE and server not in client.answered:
+            return *job, Failure(GIVEN_UP, temporary=True)
+        try:
+            data = client.fetch(job[1])
+            with decoding:
+                return *job, verify_and_shrink(data, side)
+        except Failure as failure:
+            return *job, failure
+
+    with ThreadPool(workers) as pool:
+        yield from tqdm(pool.imap_unordered(get, jobs), total=len(jobs), unit=" pictures", disable=None)
+
+
+def write_index(harvest: Harvest, connection: Connection, chosen: np.ndarray) -> None:
+    """Write index.csv: by style, then content, then the surest first."""
+    candidates = harvest.candidates
+    details = read_addresses(connection, candidates.mid[chosen])
+    rows = []
+    for row, style, content in zip(chosen.tolist(), *candidates.cells(chosen), strict=True):
+        mid = int(candidates.mid[row])
+        url, project, terms = details[mid]
+        names = candidates.styles[style], (*candidates.contents, "")[content]
+        path = harvest.path(row).relative_to(harvest.out).as_posix()
+        rows.append((path, *names, project or f"mid-{mid}", mid, spell(url), terms))
+    write_table(harvest.out / "index.csv", INDEX, rows)
+
+
+def print_counts(candidates: Candidates, chosen: np.ndarray, failed: np.ndarray) -> None:
+    """Print for each style and content how many pictures are taken and how many spares are left."""
+    taken = np.zeros(len(candidates.mid), bool)
+    taken[chosen] = True
+    print("Pictures taken + spares:")
+    print("".join(f"{name:14}" for name in ("", "all", *candidates.contents, "unknown")))
+    for style, bounds in zip(candidates.styles, candidates.bounds.tolist(), strict=True):
+        queues = [slice(bounds[0], bounds[-1]), *map(slice, bounds, bounds[1:])]
+        counts = (f"{taken[queue].sum()}+{(~taken[queue] & ~failed[queue]).sum()}" for queue in queues)
+        print("".join(f"{text:14}" for text in (style, *counts)))
+
+
+def main(args: argparse.Namespace) -> None:
+    """Choose, download, verify, index."""
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell of every further try
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are refused by name
+    styles = [style for style in BAM_STYLES if style in args.styles]
+    contents = args.contents and [content for content in BAM_CONTENTS if content in args.contents]
+    with open_database(args.db) as connection:
+        print(f"Reading {args.db} ...", flush=True)
+        candidates = read_candidates(connection, styles, contents, args.min_score, args.include_mature, args.seed)
+        failed = np.zeros(len(candidates.mid), bool)
+        chosen = choose(candidates, args.per_style, failed)
+        print(
+            *candidates.notes, f"{len(chosen):,} of {args.per_style * len(styles):,} pictures can be chosen.", sep="\n"
+        )
+        if not len(chosen):
+            raise UserError(f"--db {args.db}: no picture counts for the wanted styles; lower --min-score")
+        if args.dry_run:
+            print_counts(candidates, chosen, failed)
+            return
+        harvest = Harvest(args.out, args.short_side, candidates)
+        client = Client(args.user_agent, args.per_host, args.timeout, args.retries, args.allow_private_hosts)
+        chosen = run_waves(harvest, connection, client, args)
+        if not len(chosen):
+            raise UserError(f"{args.out}: not one picture could be had; {harvest.table} says why")
+        write_index(harvest, connection, chosen)
+    print_counts(candidates, chosen, harvest.failed)
+    why = Counter(harvest.reasons[mid] for mid in candidates.mid[harvest.failed].tolist())
+    print(f"Failed: {why.total()}", *(f"{reason}: {count}" for reason, count in why.most_common()), sep=", ")
+    print(f"{len(chosen):,} pictures in {args.out}. Next: python classification_net.py --data {args.out}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_script(main, get_parser()))
