@@ -1,12 +1,13 @@
 """Stage 1: a softmax classifier over the styles, whose bottleneck becomes the embedding that stage 2 starts from.
 
-    python classification_net.py --data DIR                       # writes runs/stage1
+    python classification_net.py --data DIR                       # leaves everything in runs/stage1
     python classification_net.py --data DIR --resume              # goes on with it after it was stopped
     python classification_net.py --data DIR --label content --run runs/content1     # the content pipeline
-    torchrun --nproc_per_node=8 -- classification_net.py --data DIR  # on eight GPUs
+    torchrun --nproc_per_node=8 -- classification_net.py --data DIR                 # on eight GPUs
 
 AlexNet -> 256-d bottleneck -> softmax, categorical cross-entropy, Adam at 0.001, 30 epochs: the pre-training of the
-style half of "Sketching with Style" (Collomosse et al., ICCV 2017). Then run `train.py`.
+style network of "Sketching with Style" (Collomosse et al., ICCV 2017), as its public re-implementation describes it.
+Then run `train.py`.
 """
 
 from __future__ import annotations
@@ -17,174 +18,157 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
-from torch import Tensor
-from torch.nn import functional
+from torch import nn
+from torch.nn.functional import cross_entropy
 
-from dataset import Collection, classes_of
-from initialisation import PICTURES, spread_thresholds
-from networks import (
-    BACKBONES,
-    COLOURS,
-    HAVE_DROPOUT,
-    MAX_EMBEDDING_DIM,
-    EmbeddingNet,
-    StyleClassifier,
-    build_embedding,
-    rate_shares,
-)
-from run_folder import BEST, settle_options
-from session import Session, get_stage_parser, open_session, positive_integer, share_below_one, whole_number
-from training import Progress, Task, predict, split_evenly, train
-from utils import UserError, derive_seed, run_script
+import networks
+from dataset import Collection, batches, draw_crops, load_pictures, predict, read_collection, split_batches
+from networks import EmbeddingNet, StyleClassifier
+from utils import Run, UserError, choose, choose_device, get_stage_parser, mean_over_batch, rate_at, run_script, wrap
 
-COLUMNS = (
-    "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "images_per_second", "seconds",
-)  # fmt: skip
-SMALL = 300  # pictures a class under which a net from nothing learns poorly
+# What the description leaves open: ours, and what the libraries do by themselves (--plain). experiments/README.md has
+# what each is worth.
+DEPARTURES = {
+    "first_weights": ("spread", "torchvision"),  # of an AlexNet from nothing: networks.spread_thresholds; or "he"
+    "colours": ("centred", "unit"),  # around ImageNet's mean, or from 0 to 1
+    "rate_width": (256, None),  # layers with more inputs learn more slowly: adam_groups
+    "warm_up": (100, 0),  # steps in which the rate rises; Adam's first steps go by few gradients
+    "decay": ("cosine", "none"),  # of the rate after that
+    "dropout": (0.0, None),  # in the backbone; None is torchvision's, 0.5 in AlexNet
+    "crop_area": (0.4, 1.0),  # the least share of a picture that is seen in training
+    "mirror": (True, False),  # half of the training crops
+    "even_batches": (True, False),  # no small batch at the end of an epoch
+}
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The options of stage 1."""
     parser = get_stage_parser(__doc__, run="runs/stage1", epochs=30)
-    net = parser.add_argument_group("net")
-    net.add_argument(
-        "--label", choices=("style", "content"), default="style", help="what the classes are; default %(default)s"
-    )
-    net.add_argument(
-        "--arch", choices=tuple(BACKBONES), default="alexnet", help="the backbone; default %(default)s, as published"
-    )
-    net.add_argument("--embedding-dim", type=embedding_width, default=256, metavar="D", help="default %(default)s; the "
-                     "paper has 128 and saw little difference")  # fmt: skip
-    net.add_argument(
-        "--rate-width", type=whole_number, default=256, metavar="INPUTS",
-        help="layers with more inputs than this learn proportionally slower than --lr; default %(default)s. 0: all at "
-        "--lr, at which AlexNet's wide layers learn badly from nothing",
-    )  # fmt: skip
-    net.add_argument(
-        "--init", choices=("auto", "spread", "he", "torchvision"), default="auto",
-        help="how weights are drawn that start from nothing. spread: thresholds spread over what training pictures "
-        "show, for alexnet and alexnet_bn; he: at He's scale. Default auto: spread where it can be, else he",
-    )  # fmt: skip
-    net.add_argument(
-        "--colours", choices=tuple(COLOURS), default="centred",
-        help="colours centred and scaled (default), or from 0 to 1 as they are",
-    )  # fmt: skip
-    net.add_argument(
-        "--dropout",
-        type=share_below_one,
-        default=0.0,
-        metavar="P",
-        help="in the backbone's classifier, if it has any there (resnets do not); default %(default)s",
-    )
-    net.add_argument("--weights", default="none", metavar="none|imagenet|FILE", help="what the backbone starts from: "
-                     "nothing (default), ImageNet's weights, which torchvision downloads, or a file of weights")  # fmt: skip
-    net.add_argument("--image-size", type=positive_integer, default=224, metavar="PIXELS", help="side of what the net "
-                     "sees; default %(default)s. 96 is five times faster on a CPU")  # fmt: skip
+    add = parser.add_argument
+    add("--data", type=Path, default=Path("data/bam"), metavar="DIR", help="folder of pictures; default data/bam")
+    add("--split-seed", type=int, default=0, metavar="N", help="of the 80:10:10 split where the data have none")
+    add("--label", choices=("style", "content"), default="style", help="what the classes are; default style")
+    add("--arch", default="alexnet", metavar="NAME", help="any of torchvision's classifiers; the paper has googlenet")
+    add("--weights", default="none", metavar="imagenet|FILE", help="what the net starts from; default nothing")
+    add("--embedding-dim", type=int, default=256, metavar="D", help="default 256; the paper has 128")
+    add("--image-size", type=int, default=224, metavar="PIXELS", help="default 224; 96 is five times faster on a CPU")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train the classifier; leave everything in `args.run`."""
-    args = settle_options(args, get_parser())
-    wants_spread(args)  # refuses before there is a run
-    if args.dropout and args.arch not in HAVE_DROPOUT:
-        raise UserError(f"--dropout: {args.arch} has no place for it; leave it out, or choose another --arch")
-    with open_session(
-        args, stage=1, label=args.label, image_size=args.image_size, colours=COLOURS[args.colours], columns=COLUMNS
-    ) as session:
-        classes, number = classes_of(session.collection, args.label)
-        warn_if_small(session.collection, number, args)
+    """Train the classifier; leave everything in `args.run`. Raises `UserError`."""
+    choice = choose(DEPARTURES, args.plain)
+    device, precision = choose_device(args)
 
-        torch.manual_seed(derive_seed(args.seed, "weights"))
-        embedding = start_embedding(args, session)
-        net = StyleClassifier(embedding, len(classes)).to(session.device, memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(rate_shares(net, args.rate_width), lr=args.lr, fused=True)
+    # Data: which pictures there are, and their decoded squares, uint8 [n, side, side, 3].
+    collection = read_collection(args.data, args.split_seed)
+    check_classes(collection, args.label)
+    collection, squares = load_pictures(collection, args.image_size, device, args.cache, args.skip_unreadable)
+    classes, number = collection.classes(args.label)
+    train_rows, val_rows = (collection.rows(split, args.label) for split in ("train", "val"))
+    target = torch.from_numpy(number).to(device)
+    view = (device, args.image_size, choice.colours)
 
-        target = torch.from_numpy(number).to(session.device)
-        train_rows, val_rows = (rows[number[rows] >= 0] for rows in map(session.collection.rows, ("train", "val")))
+    # Net and optimizer.
+    torch.manual_seed(args.seed)
+    embedding = EmbeddingNet(args.arch, args.embedding_dim, choice.dropout)
+    check_net(embedding, args.image_size, len(train_rows), args.batch_size)
+    if args.weights != "none":
+        networks.load_weights(embedding, args.weights, args.arch)
+    elif args.arch == "alexnet" and choice.first_weights != "torchvision":
+        networks.draw_he_weights(embedding)
+        if choice.first_weights == "spread":
+            sample = torch.from_numpy(np.random.default_rng(args.seed).permutation(train_rows)[:128])
+            networks.spread_thresholds(embedding.backbone, next(batches(squares, [sample], *view))[1].cpu())
+    net = StyleClassifier(embedding, len(classes)).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(adam_groups(net, choice.rate_width), lr=args.lr, fused=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
 
-        def plan(epoch: int) -> list[np.ndarray]:
-            order = np.random.default_rng(derive_seed(args.seed, "order", epoch)).permutation(train_rows)
-            return split_evenly(order[:, None], args.batch_size)
+    # The run: its folder, its curves, and how far it is.
+    facts = {name: getattr(args, name) for name in ("arch", "embedding_dim", "image_size", "label")}
+    facts |= {"stage": 1, "dropout": choice.dropout, "colours": choice.colours, "classes": classes}
+    facts = {"net": facts, "departures": vars(choice), "data": collection.facts(), "precision": str(precision)}
+    run = Run(args, facts, zip(collection.paths, collection.split.tolist(), strict=True), score="val_accuracy")
+    done = run.restore(net, optimizer, scaler)
+    forward = wrap(net, device, args.compile)
 
-        def losses(scores: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            wanted = target[rows[:, 0]]
-            return functional.cross_entropy(scores.float(), wanted, reduction="none"), scores.argmax(dim=1) == wanted
+    for epoch in range(done + 1, args.epochs + 1):
+        # What is drawn in an epoch is a pure function of the seed and the epoch.
+        generator = np.random.default_rng([args.seed, epoch])
+        order = torch.from_numpy(generator.permutation(train_rows))
+        crops = draw_crops(order.shape, choice.crop_area, choice.mirror, squares.shape[1], generator)
+        torch.manual_seed(int(generator.integers(2**63)))  # of dropout
+        plan, crops = (split_batches(part, args.batch_size, choice.even_batches) for part in (order, crops))
 
-        def validate() -> dict[str, float]:
-            loss, right = losses(predict(net, val_rows, session.equipment), torch.from_numpy(val_rows[:, None]))
-            return {"val_loss": loss.mean().item(), "val_accuracy": right.float().mean().item()}
+        net.train()
+        for step, (rows, pictures) in run.watch(batches(squares, plan, *view, crops), len(plan)):
+            rate = rate_at(step, args.epochs * len(plan), args.lr, choice.warm_up, choice.decay)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["share"]
+            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                scores = forward(pictures)
+            losses = cross_entropy(scores.float(), target[rows], reduction="none")
+            loss = mean_over_batch(losses, torch.ones_like(losses))
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            run.note(losses, scores.argmax(dim=1) == target[rows])
 
-        rebuild = describe_net(session.collection, args, classes)
-        task = Task(net, optimizer, plan, losses, validate, COLUMNS, "val_accuracy", rebuild)
-        progress = train(task, session.run, args, session.equipment)
-        report(progress, session.run)
+        net.eval()
+        scores = predict(net, squares, val_rows, *view, args.batch_size)
+        val_loss = cross_entropy(scores, target[val_rows]).item()
+        right = (scores.argmax(dim=1) == target[val_rows]).float()
+        validated = {"val_loss": val_loss, "val_accuracy": right.mean().item()}
+        run.end_epoch(validated, rate, order.numel(), net, optimizer, scaler)
 
-
-def embedding_width(text: str) -> int:
-    """A number of dimensions that a checkpoint may have."""
-    number = positive_integer(text)
-    if number > MAX_EMBEDDING_DIM:
-        raise argparse.ArgumentTypeError(f"{text} is more than {MAX_EMBEDDING_DIM}")
-    return number
-
-
-def wants_spread(args: argparse.Namespace) -> bool:
-    """Whether the net starts with thresholds spread over training pictures. Raises `UserError` where it cannot."""
-    fits = args.arch in ("alexnet", "alexnet_bn") and args.weights == "none"
-    if args.init == "spread" and not fits:
-        raise UserError("--init spread: is for an alexnet or alexnet_bn that starts from --weights none; leave it out")
-    return fits and args.init in ("auto", "spread")
-
-
-def start_embedding(args: argparse.Namespace, session: Session) -> EmbeddingNet:
-    """Make the embedding net with its first weights, as `--init` and `--weights` say, on the CPU."""
-    basis = "torchvision" if args.init == "torchvision" else "he"
-    net = build_embedding(args.arch, args.embedding_dim, args.weights, args.dropout, args.image_size, basis)
-    if wants_spread(args):
-        generator = np.random.default_rng(derive_seed(args.seed, "first pictures"))
-        rows = generator.permutation(session.collection.rows("train"))[:PICTURES]
-        pictures = [session.equipment.prepare(squares) for squares in session.equipment.pictures.batches([rows])]
-        spread_thresholds(net.backbone, torch.cat(pictures).cpu())
-    return net
-
-
-def describe_net(collection: Collection, args: argparse.Namespace, classes: tuple[str, ...]) -> dict[str, Any]:
-    """What `best.pt` holds besides the weights: all that rebuilds the net and says what its outputs mean."""
-    return {
-        "stage": 1,
-        "arch": args.arch,
-        "embedding_dim": args.embedding_dim,
-        "dropout": args.dropout,
-        "image_size": args.image_size,
-        "colour_mean": list(COLOURS[args.colours][0]),
-        "colour_deviation": list(COLOURS[args.colours][1]),
-        "label": args.label,
-        "classes": list(classes),
-        "styles": list(collection.styles),
-        "contents": list(collection.contents),
-    }
+    if done < args.epochs:
+        by_class = torch.stack([right[target[val_rows] == one].mean() for one in range(len(classes))])
+        print(f"done: validation accuracy {right.mean():.3f}, as a mean over the classes {by_class.mean():.3f}")
+    print(f"next: python train.py --stage1 {args.run}")
 
 
-def warn_if_small(collection: Collection, number: np.ndarray, args: argparse.Namespace) -> None:
-    """Recommend ImageNet's weights for collections on which a net from nothing learns poorly."""
-    rows = collection.rows("train")
-    smallest = int(np.bincount(number[rows][number[rows] >= 0]).min())
-    if smallest < SMALL and args.weights == "none" and args.arch in torchvision.models.list_models():
-        print(
-            f"note: the smallest {args.label} has {smallest} training pictures; below {SMALL}, --weights imagenet "
-            f"should give a better embedding, as a net from nothing has too little to learn its first layers from"
+def adam_groups(net: nn.Module, width: int | None) -> list[dict[str, Any]]:
+    """Parameter groups in which layers with more than `width` inputs learn at a smaller "share" of the rate, [0, 1].
+
+    Adam moves every weight by about the rate in each step whatever its gradient, so that what a layer's output moves
+    grows with the number of its inputs: at one rate for all, AlexNet's layer of 9216 inputs is thrown about.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in net.parameters():
+        inputs = parameter[0].numel() if parameter.dim() > 1 else 1
+        groups.setdefault(min(1.0, width / inputs) if width else 1.0, []).append(parameter)
+    return [{"params": parameters, "share": share} for share, parameters in groups.items()]
+
+
+def check_net(net: EmbeddingNet, image_size: int, pictures: int, batch_size: int) -> None:
+    """See that a net takes pictures of this size, and batches of what an epoch is cut into. Raises `UserError`."""
+    try:
+        with torch.inference_mode():
+            net.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--image-size {image_size}: does not fit the net ({error}); 224 fits all") from error
+    normalises = any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
+    if normalises and pictures // -(-pictures // batch_size) == 1:
+        raise UserError(f"--batch-size {batch_size}: leaves batches of one picture, which batch norm cannot train on")
+
+
+def check_classes(collection: Collection, label: str) -> None:
+    """See that every class can be trained and validated; say what is odd. Raises `UserError`."""
+    names, number = collection.classes(label)
+    train, val = (np.bincount(number[collection.rows(part, label)], minlength=len(names)) for part in ("train", "val"))
+    poor = [name for name, count, check in zip(names, train, val, strict=True) if count < 2 or check < 1]
+    if poor or len(names) < 2:
+        raise UserError(
+            f"--data {collection.folder}: takes two {label}s at least, each with two pictures for training and one for "
+            f"validation; there are {len(names)}, too small {', '.join(poor) or 'none'}"
         )
-
-
-def report(progress: Progress, run: Path) -> None:
-    """Say how the run ended and what comes next."""
-    print(
-        f"done: best validation accuracy {progress.best_score:.3f} in epoch {progress.best_epoch}; weights in {run / BEST}"
-    )
-    print(f"next: python train.py --data DIR --stage1 {run}")
+    if train.max() > 10 * train.min():
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, train / train.sum(), strict=True))
+        print(f"note: the {label}s differ more than tenfold in size: {shares}")
+    if (val > 1).sum() < 2:
+        print(f"note: too few for stage 2, which takes two {label}s with two pictures for validation each")
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_script(get_parser, main))
+    raise SystemExit(run_script(main, get_parser()))

@@ -1,414 +1,532 @@
-"""From a folder on disk to rows: which pictures there are, their style and content, and their split.
+"""From a folder of pictures to batches: which pictures there are, their splits, their pixels, what the net sees of them.
 
-A data folder is any of these, tried in this order:
+A data folder has an `index.csv` with the header `path,style` and optionally `content`, `split`, `group` (pictures of one
+group stay in one split), or else folders: `DIR/<style>/<content>/<picture>` or `DIR/<style>/<picture>`, or either of
+them below `DIR/train`, `DIR/val` and `DIR/test`.
 
-1. `DIR/index.csv` with the header `path,style` and optionally `content`, `split`, `group` and further columns;
-2. `DIR/<style>/<content>/<picture>`;
-3. `DIR/<style>/<picture>`;
-
-or the two text lists of the earlier public implementation (`read_text_lists`). `pictures.py` decodes what is found.
+A picture's way: `read_picture` decodes it and `to_square` crops it, once; `load_pictures` keeps the uint8 squares;
+`batches` gathers some, crops them anew, at random in training, and centres their colours.
 """
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import hashlib
+import io
 import os
-import re
-import stat
+import unicodedata
+import warnings
 from collections import Counter
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor, distributed
+from torch.nn import functional
+from tqdm import tqdm
 
-from utils import UserError
+from utils import UserError, rank, read_table, take_lock, world, write_table
 
-# The classes of BAM in the method's order; the first seven styles are media, the last four emotions.
-BAM_STYLES = (
-    "3D Graphics", "Comic", "Pencil Sketch", "Oil Paint", "Pen Ink", "Vector Art", "Water Color",
-    "Scary", "Gloomy", "Happy", "Peaceful",
-)  # fmt: skip
+# The classes of BAM in the public re-implementation's order: seven media, then four emotions.
+BAM_STYLES = ("3D Graphics", "Comic", "Pencil Sketch", "Oil Paint", "Pen Ink", "Vector Art", "Water Color")
+BAM_STYLES += ("Scary", "Gloomy", "Happy", "Peaceful")
 BAM_CONTENTS = ("bicycle", "bird", "building", "cars", "cat", "dog", "flower", "people", "tree")
-
 SPLITS = ("train", "val", "test")
-SPLIT_SHARES = (0.8, 0.1, 0.1)
-STYLE_WEIGHT = 2  # of a style's balance over the splits, against that of its style x content cells
-UNKNOWN = -1  # the content, or the style, of a picture of which it is not known
-UNREADABLE = "unreadable"  # stands in the split of a picture that was left out because it cannot be decoded
-
-PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
-INDEX_COLUMNS = ("path", "style", "content", "split", "group")
+SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+SPLIT_FOLDERS |= {split: split for split in SPLITS}
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # Pillow knows more; some run other programs
+SUFFIXES = {suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS}
+# How to turn a picture upright, by its EXIF orientation.
+TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
+UPRIGHT = {number: Image.Transpose[name] for number, name in enumerate(TURNS, 2)}
+STORED_PER_SEEN = 8 / 7  # squares are kept a little larger than the net sees them: 256 pixels for 224
+GPU_RESERVE = 4e9  # bytes of a GPU's memory that are left to training
+# Mean and deviation by which colours in [0, 1] are centred: ImageNet's, as torchvision's weights expect, or none.
+COLOURS = {"centred": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))}
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Labelled pictures, one row each, in the order of the index.
+    """Labelled pictures, a row each: `style` and `content`, int64 [n], number `styles` and `contents`; -1 is unknown.
 
-    `style` and `content` are int64 [n] and index `styles` and `contents`; -1 stands for unknown. `split` holds
-    "train", "val", "test" or "unreadable". Pictures with the same `group` share their split. `size` (bytes) and
-    `changed` (nanoseconds) describe each file as it was found. `extra` keeps the index's further columns.
+    `split`, text [n], is train, val, test, or empty for a picture that is left out.
     """
 
     folder: Path
     paths: list[str]
-    styles: tuple[str, ...]
-    contents: tuple[str, ...]
+    styles: list[str]
+    contents: list[str]
     style: np.ndarray
     content: np.ndarray
-    group: list[str]
     split: np.ndarray
-    size: np.ndarray
-    changed: np.ndarray
-    source: str = "the data"
-    extra: dict[str, list[str]] = field(default_factory=dict)
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    def classes(self, label: str) -> tuple[list[str], np.ndarray]:
+        """Names and numbers, int64 [n], of what `label` ("style" or "content") means."""
+        return (self.styles, self.style) if label == "style" else (self.contents, self.content)
 
-    def rows(self, split: str) -> np.ndarray:
-        """Rows of one split ("train", "val", "test", or "all" three) in index order, int64 [k]."""
-        return np.flatnonzero(self.split != UNREADABLE if split == "all" else self.split == split)
+    def rows(self, split: str, label: str = "style") -> np.ndarray:
+        """The rows of a split, or of "all" three, whose label is known, int64 [k]."""
+        in_split = self.split != "" if split == "all" else self.split == split
+        return np.flatnonzero(in_split & (self.classes(label)[1] >= 0))
 
-    def name(self, row: int) -> str:
-        """How a message names a picture: its path and where the collection lists it."""
-        return f"{self.folder / self.paths[row]} (picture {row} of {self.source})"
-
-    def fingerprint(self) -> str:
-        """Tell two collections apart: a hash of every row's path, style, content, group and split."""
-        digest = hashlib.sha256()
-        for row, path in enumerate(self.paths):
-            cells = (path, self.style_name(row), self.content_name(row), self.group[row], self.split[row])
-            digest.update(("\t".join(cells) + "\n").encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
-
-    def style_name(self, row: int) -> str:
-        """Name of a row's style; empty where it is unknown."""
-        return self.styles[self.style[row]] if self.style[row] >= 0 else ""
-
-    def content_name(self, row: int) -> str:
-        """Name of a row's content; empty where it is unknown."""
-        return self.contents[self.content[row]] if self.content[row] >= 0 else ""
-
-    def without(self, unreadable: np.ndarray) -> Collection:
-        """Leave the given rows, int64 [k], out of every split; the other rows stay in the split that they have."""
-        split = self.split.copy()
-        split[unreadable] = UNREADABLE
-        return replace(self, split=split)
+    def facts(self) -> dict[str, Any]:
+        """What config.json says of the data; the fingerprint is another if a picture, a label or a split is."""
+        sizes = [(self.folder / path).stat().st_size for path in self.paths]
+        state = (self.paths, sizes, self.style.tolist(), self.content.tolist(), self.split.tolist())
+        counts = {split: len(self.rows(split)) for split in SPLITS}
+        return {"folder": str(self.folder.resolve()), "pictures": counts, "fingerprint": hash_of(state)}
 
 
-# Reading.
+def hash_of(value: Any) -> str:
+    """A short hash of plain data, the same on every machine."""
+    return hashlib.sha256(repr(value).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-def read_collection(
-    data: Path | str | None,
-    *,
-    filenames: Path | str | None = None,
-    labels: Path | str | None = None,
-    split_seed: int = 0,
-    known_splits: dict[str, str] | None = None,
-) -> Collection:
-    """Read a data folder, or text lists, and give every picture its split.
+# Which pictures there are.
 
-    `known_splits` gives the split of some paths, for lists that cannot say it themselves.
-    Raises `UserError`, one line with the remedy, for whatever is wrong with the folder or the lists.
+
+def read_collection(folder: Path, split_seed: int = 0, known: dict[str, str] | None = None) -> Collection:
+    """Read a data folder and give every picture its split, 80:10:10 where the index has none.
+
+    `known`, the split of each path in an earlier run, outranks both; pictures that are new since then are left out.
+    Raises `UserError` for a folder that is missing or not as described above.
     """
-    if filenames is not None:
-        folder = Path(data) if data is not None else Path(filenames).parent
-        table, source = read_text_lists(Path(filenames), Path(labels) if labels else None), str(filenames)
-    elif labels is not None:
-        raise UserError("--labels: needs --filenames too, the list of pictures that the labels belong to")
-    else:
-        folder = Path("data/bam" if data is None else data)
-        table, source = read_folder(folder)
-    columns = {name: table.pop(name) for name in INDEX_COLUMNS}
-    style, styles = number_names(columns["style"], BAM_STYLES)
-    content, contents = number_names(columns["content"], BAM_CONTENTS)
-    group = [name or f"path:{path}" for name, path in zip(columns["group"], columns["path"], strict=True)]
-    size, changed = stat_pictures(folder, columns["path"], source)
-    given = columns["split"]
-    if known_splits is not None:
-        given = [known_splits.get(path, "") for path in columns["path"]]
-    split = assign_splits(style, content, group, given, split_seed, source)
-    return Collection(
-        folder, columns["path"], styles, contents, style, content, group, split, size, changed, source, table
-    )  # fmt: skip
-
-
-def read_folder(folder: Path) -> tuple[dict[str, list[str]], str]:
-    """Read a data folder in whichever of the three forms it has; return its columns and the name of their source."""
-    if not folder.exists():
-        raise UserError(
-            f"{folder}: no such data folder; give one with --data, harvest BAM with "
-            f"`python harvest.py --db bam.sqlite --out {folder}`, or draw the stand-in collection with "
-            f"`python demo.py {folder}`"
-        )
     if not folder.is_dir():
-        raise UserError(f"--data {folder}: is a file; give the folder that holds the pictures")
-    index = folder / "index.csv"
-    if index.exists():
-        return read_index(index), str(index)
-    return walk_folder(folder), str(folder)
-
-
-def read_index(index: Path) -> dict[str, list[str]]:
-    """Read `index.csv` into columns of text, the missing optional ones empty. Spaces around values are dropped."""
-    rows = read_csv(index)
-    if not rows:
-        raise UserError(f"{index}: is empty; its first line should be path,style")
-    header = [name.strip() for name in rows[0][1]]
-    for name in ("path", "style"):
-        if name not in header:
-            raise UserError(f"{index}: has no column '{name}'; its first line should be path,style[,content,...]")
-    if len(set(header)) < len(header):
-        raise UserError(f"{index}: names a column twice in its first line: {','.join(header)[:200]}")
-    table: dict[str, list[str]] = {name: [] for name in header}
-    for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise UserError(f"{index}, line {line}: has {len(row)} values, the header has {len(header)} columns")
-        for name, value in zip(header, row, strict=True):
-            table[name].append(value.strip())
-        check_row(f"{index}, line {line}", table)
-    if not table["path"]:
-        raise UserError(f"{index}: lists no pictures; add a line for each, or delete it to use the folders' names")
-    twice = [path for path, count in Counter(table["path"]).items() if count > 1]
-    if twice:
-        raise UserError(f"{index}: lists {twice[0]} more than once; a picture belongs to one row")
-    empty = [""] * len(table["path"])
-    return {name: table.get(name, list(empty)) for name in (*INDEX_COLUMNS, *header)}
-
-
-def read_csv(path: Path) -> list[tuple[int, list[str]]]:
-    """Read a CSV file as (line number, values), blank lines left out. Raises `UserError` where it is not one."""
-    rows = []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            rows = [(reader.line_num, row) for row in reader if row]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: is not valid CSV: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    return rows
-
-
-def check_row(where: str, table: dict[str, list[str]]) -> None:
-    """Check the row that was added last; `where` names it in messages."""
-    check_relative(where, table["path"][-1])
-    if not table["style"][-1]:
-        raise UserError(f"{where}: has no style; give one or take the line out")
-    if "split" in table and table["split"][-1] not in ("", *SPLITS):
-        raise UserError(f"{where}: split is '{table['split'][-1]}'; use train, val, test or leave it empty")
-
-
-def check_relative(where: str, path: str) -> None:
-    """Refuse a picture's path that is empty, absolute, or leads out of the folder."""
-    if not path:
-        raise UserError(f"{where}: has no path")
-    if "\0" in path or len(path) > 4096:
-        raise UserError(f"{where}: path is not usable ({path[:40]!r}...)")
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or Path(path).is_absolute():
-        raise UserError(f"{where}: {path} points outside the data folder; use paths relative to it, without '..'")
-
-
-def walk_folder(folder: Path) -> dict[str, list[str]]:
-    """List `<style>/<content>/<picture>` or `<style>/<picture>` in sorted order, hidden files and folders left out."""
-    paths, styles, contents = [], [], []
-    for place, folders, files in os.walk(folder, followlinks=True):
-        parts = Path(place).relative_to(folder).parts
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if len(parts) < 2 else []
-        for name in sorted(files) if parts else []:
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
-                paths.append("/".join((*parts, name)))
-                styles.append(parts[0])
-                contents.append(parts[1] if len(parts) == 2 else "")
-    if not paths:
         raise UserError(
-            f"{folder}: holds no pictures; expected index.csv, <style>/<content>/<picture> or <style>/<picture> "
-            f"({', '.join(sorted(PICTURE_SUFFIXES))})"
+            f"--data {folder}: is no folder. BAM comes by `python -m bam.harvest --db bam.sqlite --out data/bam`, "
+            f"the stand-in collection, to try things, by `python -m standin data/standin`"
         )
-    empty = [""] * len(paths)
-    return {"path": paths, "style": styles, "content": contents, "split": empty, "group": list(empty)}
+    table = read_index(folder) if (folder / "index.csv").exists() else walk(folder)
+    if known is not None:
+        gone = sorted(known.keys() - {row["path"] for row in table})
+        if gone:
+            raise UserError(f"--data {folder}: lacks {len(gone)} of the pictures that stage 1 had, first {gone[0]}")
+        if len(table) > len(known):
+            print(f"data: {len(table) - len(known)} pictures are new since stage 1 and left out")
+        table = [{**row, "split": known[row["path"]]} for row in table if row["path"] in known]
+    missing = [row["path"] for row in table if not (folder / row["path"]).is_file()]
+    if missing:
+        raise UserError(f"{folder / 'index.csv'}: {len(missing)} of its pictures are not there, first {missing[0]}")
+    style, styles = number_names([row["style"] for row in table], BAM_STYLES)
+    content, contents = number_names([row.get("content", "") for row in table], BAM_CONTENTS)
+    split = np.array([row.get("split", "") for row in table], dtype="<U5")
+    if known is None and (split == "").any():
+        split = draw_splits(style, content, group_pictures(folder, table), split, split_seed)
+    collection = Collection(folder, [row["path"] for row in table], styles, contents, style, content, split)
+    counts = ", ".join(f"{len(collection.rows(name))} {name}" for name in SPLITS)
+    print(f"data: {len(table)} pictures ({counts}), {len(styles)} styles: {', '.join(styles)}")
+    return collection
 
 
-def read_text_lists(filenames: Path, labels: Path | None) -> dict[str, list[str]]:
-    """Read the earlier implementation's lists: one path a line, and one integer label a line, counted from 0.
+def read_index(folder: Path) -> list[dict[str, str]]:
+    """The rows of an index.csv, without spaces around values. Raises `UserError` for one that is not as it should be."""
+    index, seen = folder / "index.csv", set()
+    table = read_table(index)
+    for line, row in enumerate(table, 2):
+        if None in row or not row.get("path") or not row.get("style") or row["path"] in seen:
+            raise UserError(
+                f"{index}, row {line}: lacks a path or style, is the path's second, or longer than the header"
+            )
+        row.update({name: value.strip() for name, value in row.items()})
+        if row.get("split", "") not in ("", *SPLITS):
+            raise UserError(f"{index}, row {line}: split is {row['split']}, not train, val or test, or empty")
+        seen.add(row["path"])
+    if not table:
+        raise UserError(f"{index}: lists no pictures; delete it to go by the folders' names")
+    return table
 
-    Labels 0 to 10 are BAM's styles where all eleven occur; otherwise a style is named by its number. Without
-    `labels` the styles are unknown, which only triplets from a file can do with.
+
+def walk(folder: Path) -> list[dict[str, str]]:
+    """The rows that an index.csv would have, by the folders' names. Hidden files are none; what else is passed over is said.
+
+    Raises `UserError` where no pictures are left, in all or in the folder of a style.
     """
-    paths = read_lines(filenames)
-    for line, path in enumerate(paths, 1):
-        check_relative(f"{filenames}, line {line}", path)
-    twice = [path for path, count in Counter(paths).items() if count > 1]
-    if twice:
-        raise UserError(f"{filenames}: lists {twice[0]} more than once")
-    numbers = read_integers(labels, 1)[:, 0].tolist() if labels else []
-    if labels and len(numbers) != len(paths):
-        raise UserError(f"{labels} holds {len(numbers)} labels, {filenames} {len(paths)} pictures; they must pair up")
-    if any(number < 0 for number in numbers):
-        raise UserError(f"{labels}: holds a negative label; count from 0")
-    if set(numbers) == set(range(len(BAM_STYLES))):
-        styles = [BAM_STYLES[number] for number in numbers]
-    else:
-        digits = len(str(max(numbers, default=0)))
-        styles = [f"{number:0{digits}d}" for number in numbers]  # zeros in front: sorted by name is sorted by number
-    empty = [""] * len(paths)
-    return {"path": paths, "style": styles or empty, "content": empty, "split": list(empty), "group": list(empty)}
+    table, passed_over, styles = [], Counter(), set()
+    names = {path.name.lower() for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
+    by_split = names <= SPLIT_FOLDERS.keys()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        path = Path(place).relative_to(folder)
+        split = SPLIT_FOLDERS[path.parts[0].lower()] if by_split and path.parts else ""
+        parts, files = path.parts[by_split:], sorted(name for name in files if name[0] != ".")
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        if len(parts) > 2 or {"config.json", "metrics.json"} & set(files):
+            passed_over[place, "too deep, or a run's"] += len(files)
+            folders.clear()
+            continue
+        styles.update(parts[:1] if files else ())
+        for name in files:
+            suffix = Path(name).suffix.lower()
+            if parts and suffix in SUFFIXES:
+                row = {
+                    "path": (path / name).as_posix(),
+                    "style": parts[0],
+                    "content": "".join(parts[1:]),
+                    "split": split,
+                }
+                table.append(row)
+            else:
+                passed_over[place, suffix or "no suffix"] += 1
+    if passed_over:
+        said = [f"{count} in {place} ({why})" for (place, why), count in passed_over.most_common(8)]
+        print(f"data: {passed_over.total()} files are passed over: {', '.join(said)}")
+    empty = sorted(styles - {row["style"] for row in table})
+    if empty or not table:
+        raise UserError(
+            f"--data {folder}: no pictures {'of style ' + ', '.join(empty) if empty else 'there'}; expected index.csv, "
+            f"<style>/<content>/<picture> or <style>/<picture>, pictures being {' '.join(sorted(SUFFIXES))}"
+        )
+    return table
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a text file, stripped, without the blank ones at its end."""
-    try:
-        # Not splitlines(), which also splits at characters that a file's name may hold, such as U+2028.
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    while lines and not lines[-1]:
-        lines.pop()
-    if not lines:
-        raise UserError(f"{path}: is empty")
-    return lines
-
-
-def read_integers(path: Path, columns: int) -> np.ndarray:
-    """Read lines of `columns` integers, separated by spaces or commas, as int64 [lines, columns]."""
-    table = []
-    for line, text in enumerate(read_lines(path), 1):
-        words = text.replace(",", " ").split()
-        if len(words) != columns or not all(re.fullmatch("-?[0-9]{1,15}", word) for word in words):
-            raise UserError(f"{path}, line {line}: expected {columns} integer(s), found '{text[:60]}'")
-        table.append([int(word) for word in words])
-    return np.array(table, dtype=np.int64)
-
-
-def number_names(names: list[str], known: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Number names by their order in `known` if it has them all, else by sorting them; the empty name gets -1.
-
-    Returns the numbers, int64 [n], and the names in order.
-    """
+def number_names(names: list[str], known: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Number names, int64 [n], by their order in `known` if all are in it, else in sorted order; the empty name is -1."""
+    names = [unicodedata.normalize("NFC", name) for name in names]  # file systems spell accents in two ways
     used = set(names) - {""}
-    ordered = tuple(name for name in known if name in used) if used <= set(known) else tuple(sorted(used))
-    number = {name: position for position, name in enumerate(ordered)} | {"": UNKNOWN}
+    ordered = [name for name in known if name in used] if used <= set(known) else sorted(used)
+    number = {"": -1} | {name: place for place, name in enumerate(ordered)}
     return np.array([number[name] for name in names], dtype=np.int64), ordered
 
 
-def stat_pictures(folder: Path, paths: list[str], source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes and time of change in nanoseconds, int64 [n] each, of every picture. `UserError` names those missing."""
-    size = np.zeros(len(paths), dtype=np.int64)
-    changed = np.zeros(len(paths), dtype=np.int64)
-    missing, no_files = [], []
-    for row, path in enumerate(paths):
-        if not path.isascii() and not is_text(path):
-            raise UserError(f"{source}: the name {path!r} is not UTF-8 text; rename that file or folder")
-        try:
-            status = os.stat(f"{folder}/{path}")  # noqa: PTH116 (a Path for each picture would take longer)
-        except (OSError, ValueError):
-            missing.append(path)
-            continue
-        if not stat.S_ISREG(status.st_mode):
-            no_files.append(path)
-        size[row], changed[row] = status.st_size, status.st_mtime_ns
-    if missing:
-        raise UserError(
-            f"{source}: {len(missing)} of its {len(paths)} pictures are not in {folder}, first {missing[0]}; "
-            f"correct the paths or take the lines out"
-        )
-    if no_files:
-        raise UserError(f"{source}: {no_files[0]} is a folder or a device, no picture; take it out")
-    return size, changed
+# Splits.
 
 
-def is_text(name: str) -> bool:
-    """Whether a name can be written as UTF-8; names of files on Linux may hold any bytes."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def group_pictures(folder: Path, table: list[dict[str, str]]) -> list[str]:
+    """The group of each row: the index's, or the path of the first of the files that are equal byte for byte."""
+    sizes = [(folder / row["path"]).stat().st_size for row in table]
+    common, group, first = Counter(sizes), [], {}
+    for row, size in zip(table, sizes, strict=True):
+        same = hashlib.sha256((folder / row["path"]).read_bytes()).digest() if common[size] > 1 else row["path"]
+        group.append(row.get("group") or first.setdefault(same, f"path:{row['path']}"))
+    copies = sum(name.startswith("path:") for name in group) - len(first)
+    if copies:
+        print(f"data: {copies} files are copies of others, byte for byte, and stay in the split of those")
+    return group
 
 
-# Splitting.
+def draw_splits(style: np.ndarray, content: np.ndarray, group: list[str], given: np.ndarray, seed: int) -> np.ndarray:
+    """Give every row without a `given` split one, text [n]: 80:10:10, stratified by style and content, groups whole.
 
-
-def assign_splits(
-    style: np.ndarray, content: np.ndarray, group: list[str], given: list[str], seed: int, source: str
-) -> np.ndarray:
-    """Give every picture without a split one: 80:10:10, stratified by style and content, groups kept whole.
-
-    Goes through the groups, large ones first and otherwise in an order that only their names and `seed` decide,
-    and puts each where its styles and its style x content cells lack most. A group of which a picture has a given
-    split follows it. Returns text [n]. Raises `UserError` for a group with two given splits.
+    Goes through the groups, large ones first and otherwise in an order that their names and `seed` decide, and puts each
+    where its styles, and half as much its cells of style and content, lack most.
     """
     members: dict[str, list[int]] = {}
     for row, name in enumerate(group):
         members.setdefault(name, []).append(row)
-    split = np.array(given, dtype="<U10")
-    free = []
-    for name, rows in members.items():
-        chosen = {given[row] for row in rows} - {""}
-        if len(chosen) > 1:
-            raise UserError(f"{source}: group '{name}' is in the splits {' and '.join(sorted(chosen))}; keep it in one")
-        if chosen:
-            split[rows] = chosen.pop()
-        else:
-            free.append(name)
-    cells = [("style", s) for s in style.tolist()], list(zip(style.tolist(), content.tolist(), strict=True))
-    lacking = count_lacking([[strata[row] for name in free for row in members[name]] for strata in cells])
+    split = given.copy()
+    for rows in members.values():
+        split[rows] = np.where(given[rows] == "", max(given[rows]), given[rows])  # all of a group follow one of it
+    free = [name for name, rows in members.items() if not split[rows[0]]]
+    strata = [((s,), (s, c)) for s, c in zip(style.tolist(), content.tolist(), strict=True)]
+    lacking: dict[tuple, np.ndarray] = {}
+    for stratum, count in Counter(part for name in free for row in members[name] for part in strata[row]).items():
+        # Of a style at least one picture to validate and one to test, if it has three.
+        val = test = max(1.0, 0.1 * count) if len(stratum) == 1 and count >= 3 else 0.1 * count
+        lacking[stratum] = np.array([count - val - test, val, test]) * (2 if len(stratum) == 1 else 1)
     shuffled = sorted(free, key=lambda name: hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "replace")).digest())
     for name in sorted(shuffled, key=lambda name: -len(members[name])):
-        strata = [stratum[row] for row in members[name] for stratum in cells]
-        scores = [sum(lacking[stratum][which] for stratum in strata) for which in range(len(SPLITS))]
-        best = scores.index(max(scores))
+        parts = [part for row in members[name] for part in strata[row]]
+        best = int(sum(lacking[part] for part in parts).argmax())
         split[members[name]] = SPLITS[best]
-        for stratum in strata:
-            lacking[stratum][best] -= STYLE_WEIGHT if stratum[0] == "style" else 1
+        for part in parts:
+            lacking[part][best] -= 2 if len(part) == 1 else 1
     return split
 
 
-def count_lacking(levels: list[list[tuple]]) -> dict[tuple, list[float]]:
-    """How many pictures each split should get of each stratum; of a style's, at least one for val and for test.
+# Pixels.
 
-    The styles count twice as heavily as their cells, in which a tenth is often less than one picture.
+
+class UnreadablePicture(Exception):
+    """A file that holds no whole picture. Its message says why."""
+
+
+def read_picture(source: Path | bytes, least: int | None = None) -> np.ndarray:
+    """Decode a picture: upright, its first frame, on white where it is transparent, uint8 RGB [height, width, 3].
+
+    Large JPEGs come at an eighth, a quarter or half of their size if their sides stay twice `least` pixels. Of metadata
+    the orientation alone counts. Raises `UnreadablePicture` for what is no whole picture (but damage inside a JPEG is
+    not noticed), and `OSError` where the file itself cannot be read.
     """
-    lacking = {}
-    for level, strata in enumerate(levels):
-        for stratum, count in Counter(strata).items():
-            quota = [count * share for share in SPLIT_SHARES]
-            if level == 0 and count >= len(SPLITS):
-                quota[1:] = [max(1.0, part) for part in quota[1:]]
-                quota[0] = count - sum(quota[1:])
-            lacking[stratum] = [part * (STYLE_WEIGHT if level == 0 else 1) for part in quota]
-    return lacking
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if least:
+                image.draft(None, (2 * least, 2 * least))
+            image.load()
+            return to_rgb(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises all kinds of things, for metadata too, on which OpenCV is asked
+        if isinstance(error, OSError) and not isinstance(error, UnidentifiedImageError):
+            raise UnreadablePicture(str(error)) from error  # pixels are missing, which OpenCV would make up
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+        if picture is None:
+            raise UnreadablePicture("it is empty" if not data else f"it cannot be decoded: {error}") from error
+        return picture
 
 
-def check_trainable(collection: Collection, label: str) -> None:
-    """Refuse a collection that a net cannot be trained and validated on.
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """A picture of any of Pillow's modes as uint8 RGB [height, width, 3]; see `read_picture`."""
+    with contextlib.suppress(Exception):  # EXIF is easily broken, and then says nothing
+        if image.getexif().get(0x0112) in UPRIGHT:
+            image = image.transpose(UPRIGHT[image.getexif()[0x0112]])
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # grey beyond 8 bits, which Pillow would cut off
+        grey = np.asarray(image).astype(np.float32)
+        whites = (1, 255, 65535, 2**32) if image.mode == "F" else (65535, 2**32)
+        white = next(white for white in whites if grey.max() <= white)
+        grey[grey == image.info.get("transparency")] = white
+        image = Image.fromarray((grey * (255 / white)).round().clip(0, 255).astype(np.uint8))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
 
-    `label` is "style" or "content". Raises `UserError` for fewer than two classes and for a class with fewer than
-    two training pictures (an anchor needs a positive) or none for validation.
+
+def to_square(picture: np.ndarray, side: int) -> np.ndarray:
+    """The central square of uint8 [height, width, 3], resized to [side, side, 3]."""
+    height, width = picture.shape[:2]
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    square = picture[top : top + short, left : left + short]
+    return cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if short > side else cv2.INTER_LINEAR)
+
+
+# Pictures are decoded once, into a memory map that every later run uses too.
+
+
+def load_pictures(
+    collection: Collection, image_size: int, device: torch.device, cache: Path | None, skip_unreadable: bool = False
+) -> tuple[Collection, Tensor]:
+    """Every picture's square, uint8 [n, side, side, 3]: in a GPU's memory if it fits there, else memory-mapped.
+
+    Pictures that cannot be decoded are in no split of the collection that comes with them, if `skip_unreadable`;
+    otherwise a `UserError` names them.
     """
-    names, number = classes_of(collection, label)
-    if len(names) < 2:
-        known = f"only {names[0]}" if names else "none at all"
-        raise UserError(f"{collection.source}: needs pictures of at least two {label}s, it has {known}")
-    counts = {split: np.bincount(number[collection.rows(split)] + 1, minlength=len(names) + 1)[1:] for split in SPLITS}
-    for position, name in enumerate(names):
-        train, val, test = (int(counts[split][position]) for split in SPLITS)
-        if train < 2 or val < 1:
-            raise UserError(
-                f"{collection.source}: {label} '{name}' has too few pictures ({train} for training, {val} for "
-                f"validation, {test} for test); add pictures, or groups, or leave the {label} out"
-            )
+    side, folder = round(image_size * STORED_PER_SEEN), cache_folder(collection.folder, cache)
+    stats = [(collection.folder / path).stat() for path in collection.paths]
+    files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(collection.paths, stats, strict=True)]
+    target = folder / f"{side}-{hash_of(files)}.npy"
+    if rank() == 0:
+        lock = take_lock(folder / ".lock", wait=True)
+        if not target.exists():
+            decode_all(collection.folder, files, side, target)
+        lock.release()
+    if world() > 1:
+        distributed.barrier()
+    problems = [row["problem"] for row in read_table(target.with_suffix(".csv"))]
+    broken = [f"{path} ({problem})" for path, problem in zip(collection.paths, problems, strict=True) if problem]
+    if broken:
+        said = f"{len(broken)} pictures cannot be read: {', '.join(broken[:20])}{', ...' * (len(broken) > 20)}"
+        if not skip_unreadable:
+            raise UserError(f"{said}; replace them, or leave them out by --skip-unreadable")
+        print(f"pictures: {said}; they are left out")
+        collection = replace(collection, split=np.where([not problem for problem in problems], collection.split, ""))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch would rather have arrays that it can write to
+        squares, where = torch.from_numpy(np.load(target, mmap_mode="r")), folder
+    if device.type == "cuda" and squares.numel() + GPU_RESERVE < torch.cuda.mem_get_info(device)[0]:
+        there, where = torch.empty(squares.shape, dtype=torch.uint8, device=device), "the GPU's memory"
+        for part, mapped in zip(there.split(4096), squares.split(4096), strict=True):
+            part.copy_(mapped)
+        squares = there
+    print(f"pictures: squares of {side} pixels, {squares.numel() / 1e9:.1f} GB in {where}")
+    return collection, squares
 
 
-def classes_of(collection: Collection, label: str) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names and numbers, int64 [n], of the classes that `label` ("style" or "content") means."""
-    if label == "style":
-        return collection.styles, collection.style
-    return collection.contents, collection.content
+def cache_folder(data: Path, cache: Path | None) -> Path:
+    """Where the decoded pictures of a data folder are kept: in `cache`, beside them, or in the user's cache folder."""
+    name = f"{data.resolve().name}-{hash_of(str(data.resolve()))[:8]}"
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sketching-with-style"
+    folder = cache / name if cache else data / ".pictures"
+    if not cache and not os.access(folder if folder.exists() else data, os.W_OK):
+        folder = user / name
+        print(f"pictures: {data} cannot be written, so the decoded ones are kept in {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target: Path) -> None:
+    """Decode pictures in parallel into a memory map, uint8 [n, side, side, 3], and its table: path,size,changed,problem.
+
+    Squares of pictures that did not change are taken over from the map before, which is then deleted.
+    """
+    older, kept = list(target.parent.glob(f"{side}-*.npy")), {}
+    for file in older:
+        for square, row in zip(np.load(file, mmap_mode="r"), read_table(file.with_suffix(".csv")), strict=True):
+            kept[row["path"], int(row["size"]), int(row["changed"])] = square, row["problem"]
+    part = target.with_suffix(".part")
+    squares = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), side, side, 3))
+    if hasattr(os, "posix_fallocate"):  # the space is taken at once: a map that finds the disk full kills its process
+        with part.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+
+    def decode(row: int) -> str:
+        if files[row] in kept:
+            squares[row], problem = kept[files[row]]
+            return problem
+        try:
+            squares[row] = to_square(read_picture(data / files[row][0], side), side)
+        except UnreadablePicture as error:
+            return str(error)
+        return ""
+
+    cv2.setNumThreads(1)  # each thread here has a picture of its own
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        problems = list(tqdm(pool.map(decode, range(len(files))), "reading pictures", len(files), disable=None))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    rows = [(*file, problem) for file, problem in zip(files, problems, strict=True)]
+    write_table(target.with_suffix(".csv"), ("path", "size", "changed", "problem"), rows)
+    squares.flush()
+    part.replace(target)
+    for file in older:
+        file.with_suffix(".csv").unlink()
+        file.unlink()
+
+
+# Batches.
+
+
+def split_batches(examples: Tensor, batch_size: int, even: bool = True) -> list[Tensor]:
+    """Cut an epoch's examples, [n, ...], into as few batches as possible; `even` leaves no small one at the end.
+
+    Of each batch comes the part of this process, of those that `torchrun` started.
+    """
+    whole = examples.tensor_split(-(-len(examples) // batch_size)) if even else examples.split(batch_size)
+    return [batch[rank() :: world()] for batch in whole]
+
+
+def draw_crops(
+    shape: Sequence[int], smallest: float, mirror: bool, side: int, generator: np.random.Generator
+) -> Tensor:
+    """Draw a square crop for each place of `shape`: left, top, side (pixels) and mirrored (0 or 1), int64 [*shape, 4].
+
+    Each has between `smallest` (0, 1] and all of the area of a square of `side` pixels, anywhere in it; half are
+    mirrored, if `mirror`. Colours stay as they are: they are style.
+    """
+    chance = generator.random((4, *shape))
+    width = (side * np.sqrt(smallest + (1 - smallest) * chance[0])).round()
+    corner = np.floor(chance[1:3] * (side - width + 1))
+    return torch.from_numpy(np.stack([*corner, width, (chance[3] < 0.5) & mirror], axis=-1).astype(np.int64))
+
+
+def batches(
+    squares: Tensor,
+    plan: Sequence[Tensor],
+    device: torch.device,
+    image_size: int,
+    colours: str,
+    crops: Sequence[Tensor] | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each batch of a plan, on the device: its rows as they are, int64 [b] or [b, k], and its pictures.
+
+    Those are float32 [b k, 3, image_size, image_size], cut from `squares` by `crops` (those of `draw_crops` for each
+    batch), or from the middle. All rows and crops go to the device at once.
+    """
+    sizes = [len(batch) for batch in plan]
+    rows_there = torch.cat(list(plan)).to(device).split(sizes)
+    crops_there = torch.cat(list(crops)).to(device).split(sizes) if crops else [None] * len(plan)
+    indexed = (squares[rows.flatten()] for rows in rows_there)
+    gathered = indexed if squares.is_cuda else gather(squares, plan, device)
+    for rows, part, cut in zip(rows_there, gathered, crops_there, strict=True):
+        yield rows, prepare(part, image_size, colours, None if cut is None else cut.flatten(0, -2))
+
+
+def gather(squares: Tensor, plan: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Copy the squares of each batch's rows out of the memory map, one batch ahead of its use: uint8 [m, side, side, 3].
+
+    To a GPU they go by a stream of their own, beside the net's work.
+    """
+    on_gpu = device.type == "cuda"
+    stream = torch.cuda.Stream(device) if on_gpu else None
+
+    def fetch(rows: Tensor) -> Tensor:
+        part = torch.empty((rows.numel(), *squares.shape[1:]), dtype=torch.uint8, pin_memory=on_gpu)
+        for place, row in enumerate(rows.flatten().tolist()):  # one copy each, outside the interpreter's lock
+            part.numpy()[place] = squares.numpy()[row]
+        with torch.cuda.stream(stream):
+            return part.to(device, non_blocking=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(fetch, plan[0])
+        for following in [*plan[1:], None]:
+            part = ahead.result()
+            if stream:
+                torch.cuda.current_stream().wait_stream(stream)
+                part.record_stream(torch.cuda.current_stream())  # so that its memory is not reused too early
+            if following is not None:
+                ahead = pool.submit(fetch, following)
+            yield part
+
+
+def prepare(squares: Tensor, image_size: int, colours: str, crops: Tensor | None = None) -> Tensor:
+    """Crop squares, uint8 [n, side, side, 3], and centre their colours: float32 [n, 3, image_size, image_size].
+
+    `crops` is int64 [n, 4] (`draw_crops`) on the same device; without it the middle is taken. The layout in memory is
+    channels-last, which convolutions are fastest on.
+    """
+    if crops is None:
+        start = (squares.shape[1] - image_size) // 2
+        pictures = squares[:, start : start + image_size, start : start + image_size].float()
+    elif squares.is_cuda:
+        pictures = crop_on_gpu(squares, image_size, crops)
+    else:
+        pictures = crop_on_cpu(squares, image_size, crops)
+    # (value / 255 - mean) / deviation as one multiplication and addition of whole lines of pixels
+    scale, shift = colour_lines(colours, image_size, squares.device)
+    lines = pictures.view(len(pictures), image_size, 3 * image_size)
+    return torch.addcmul(shift, lines, scale, out=lines).view_as(pictures).permute(0, 3, 1, 2)
+
+
+@cache
+def colour_lines(colours: str, image_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Scale and shift of each value in a line of pixels, float32 [3 image_size] each, by a name of `COLOURS`."""
+    mean, deviation = (torch.tensor(values, device=device).repeat(image_size) for values in COLOURS[colours])
+    return 1 / (255 * deviation), -mean / deviation
+
+
+def crop_on_cpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
+    """Crop and resize one by one, which OpenCV is fastest at: float32 [n, image_size, image_size, 3]."""
+    cropped = np.empty((len(squares), image_size, image_size, 3), np.uint8)
+    for square, (left, top, side, mirrored), into in zip(squares.numpy(), crops.tolist(), cropped, strict=True):
+        cv2.resize(square[top : top + side, left : left + side], (image_size, image_size), dst=into)
+        if mirrored:
+            cv2.flip(into, 1, dst=into)
+    return torch.from_numpy(cropped).float()
+
+
+def crop_on_gpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
+    """The same for all pictures at once, without rounding: float32 [n, image_size, image_size, 3]."""
+    steps = (torch.arange(image_size, device=squares.device) + 0.5) / image_size
+    left, top, side, mirrored = crops[:, :, None].unbind(dim=1)
+    x = left + side * torch.where(mirrored > 0, 1 - steps, steps)
+    y = top + side * steps
+    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1) * (2 / squares.shape[1]) - 1
+    pictures = squares.permute(0, 3, 1, 2).float()
+    cropped = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    return cropped.permute(0, 2, 3, 1).contiguous()
+
+
+@torch.inference_mode()
+def predict(
+    net: Callable[[Tensor], Tensor],
+    squares: Tensor,
+    rows: np.ndarray,
+    device: torch.device,
+    image_size: int,
+    colours: str,
+    batch_size: int = 256,
+) -> Tensor:
+    """What a net in evaluation mode makes of the given rows, int64 [n], in float32 and uncropped: float32 [n, d].
+
+    Every process of a `torchrun` computes all of it.
+    """
+    plan = torch.from_numpy(rows).split(min(256, batch_size))
+    return torch.cat([net(pictures).float() for _, pictures in batches(squares, plan, device, image_size, colours)])

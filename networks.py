@@ -1,76 +1,47 @@
 """The nets: a backbone, the bottleneck on it whose output is the embedding, and stage 1's classifier head.
 
-    pictures -> backbone (AlexNet) -> bottleneck (256) -> embedding         EmbeddingNet, what both stages train
-                                                          -> PReLU -> linear -> class scores    StyleClassifier, stage 1
+    pictures -> backbone (AlexNet) -> bottleneck (256) -> embedding                     EmbeddingNet, in both stages
+                                                          -> PReLU -> linear -> class scores     StyleClassifier, stage 1
 
-To change the backbone, add a line to `BACKBONES`: any net that turns pictures into 1000 numbers will do.
+The bottleneck on the backbone's 1000 outputs and the PReLU in the head are the public re-implementation's; the paper's
+figure has GoogLeNet's layers and 128 dimensions: `--arch googlenet --embedding-dim 128`.
 """
 
 from __future__ import annotations
 
-import sys
+import math
+import pickle
+import re
 import zipfile
-from collections.abc import Callable
-from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from initialisation import initialise
-from utils import UserError
-
-# Mean and deviation by which colours in [0, 1] are centred: ImageNet's, which torchvision's weights expect (for nets
-# that start from nothing any centring will do), or none at all.
-COLOURS = {
-    "centred": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-}
-
-
-def alexnet_bn(**options: Any) -> nn.Module:
-    """AlexNet with batch normalisation after each convolution: no part of the method, an option to compare with."""
-    net = torchvision.models.alexnet(**options)
-    layers: list[nn.Module] = []
-    for layer in net.features:
-        layers.append(layer)
-        if isinstance(layer, nn.Conv2d):
-            layers.append(nn.BatchNorm2d(layer.out_channels))
-    net.features = nn.Sequential(*layers)
-    return net
-
-
-# Name of --arch: what makes the net, with 1000 outputs as on ImageNet.
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
-    "alexnet": torchvision.models.alexnet,
-    "alexnet_bn": alexnet_bn,
-    "googlenet": partial(torchvision.models.googlenet, aux_logits=False, init_weights=False, transform_input=True),
-    "resnet18": torchvision.models.resnet18,
-    "resnet50": torchvision.models.resnet50,
-    "vgg16": torchvision.models.vgg16,
-}
-# Those that take a share of dropout in their classifier.
-HAVE_DROPOUT = ("alexnet", "alexnet_bn", "googlenet", "vgg16")
-BACKBONE_OUTPUTS = 1000
-
-
-MAX_EMBEDDING_DIM, MAX_CLASSES = 2**14, 2**16  # that a checkpoint may claim
+from utils import WEIGHTS, UserError
 
 
 class EmbeddingNet(nn.Module):
-    """A backbone and the bottleneck on its outputs: the net that stage 1 pre-trains and stage 2's branches share."""
+    """A backbone, which is any of torchvision's classifiers, and the bottleneck on its outputs."""
 
-    def __init__(self, arch: str, embedding_dim: int = 256, dropout: float = 0.0) -> None:
+    def __init__(self, arch: str = "alexnet", embedding_dim: int = 256, dropout: float | None = None) -> None:
         super().__init__()
-        options = {"dropout": dropout} if arch in HAVE_DROPOUT else {}
-        self.backbone = BACKBONES[arch](**options)
-        self.bottleneck = nn.Linear(BACKBONE_OUTPUTS, embedding_dim)
+        # Of the two nets that classify at other depths too, only the last layer counts here.
+        options = {"aux_logits": False, "init_weights": True} if arch in ("googlenet", "inception_v3") else {}
+        try:
+            self.backbone = torchvision.models.get_model(arch, weights=None, **options)
+        except ValueError as error:
+            raise UserError(f"--arch {arch}: torchvision has no such classifier") from error
+        for layer in self.backbone.modules():
+            if isinstance(layer, nn.Dropout) and dropout is not None:
+                layer.p = dropout
+        self.bottleneck = nn.Linear(1000, embedding_dim)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures, float [n, 3, size, size] with centred colours, to embeddings, float [n, embedding_dim]."""
+        """Pictures, float [n, 3, size, size], to embeddings, float [n, embedding_dim]."""
         return self.bottleneck(self.backbone(pictures))
 
 
@@ -87,171 +58,123 @@ class StyleClassifier(nn.Module):
         return self.head(self.embedding(pictures))
 
 
-def rebuild(checkpoint: dict[str, Any], where: str) -> tuple[EmbeddingNet, StyleClassifier | None]:
-    """Rebuild the embedding net of a `best.pt`, and stage 1's classifier if it is one, on the CPU.
+# First weights of an AlexNet that starts from nothing. Style is colour and texture, wherever they stand. A fresh net of
+# random filters is poor at both, and what it learns of a few hundred pictures are their shapes.
 
-    The net is made without memory of its own, compared with the weights in the file, and only then filled.
-    Raises `UserError` for a checkpoint that does not describe a net of this project or does not fit it.
+
+@torch.no_grad()
+def draw_he_weights(net: EmbeddingNet) -> None:
+    """He et al.'s scale before a ReLU (ICCV 2015), 1 / sqrt(inputs) elsewhere: torchvision's own shrinks all signals."""
+    for layer in net.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            before_relu = layer is not net.bottleneck and getattr(layer, "out_features", None) != 1000
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu" if before_relu else "linear")
+            nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def spread_thresholds(alexnet: nn.Module, pictures: Tensor) -> None:
+    """Let an AlexNet with He's weights begin as a detector of colours and textures, wherever they stand.
+
+    `pictures`, float [n, 3, size, size], are some that it will train on. The convolutions begin as two streams, as the
+    halves of Krizhevsky et al.'s net came to be by themselves (NIPS 2012, section 6.1). The first half sees colours:
+    filters of one random colour under a round window, further ones that look at the middle of their windows alone, and
+    units that are each off at a random share of the places, so that together they tell narrow ranges of colours apart.
+    The second half sees textures: random filters without their means. All outputs vary by one over the pictures (Mishkin
+    and Matas, ICLR 2016), and the first linear layer weighs all places alike. All weights learn like any others.
     """
-    arch, width, dropout = (checkpoint.get(name) for name in ("arch", "embedding_dim", "dropout"))
-    classes, weights, stage = (checkpoint.get(name) for name in ("classes", "weights", "stage"))
-    if (
-        not (type(stage) is int and stage in (1, 2))
-        or not (isinstance(arch, str) and arch in BACKBONES)
-        or not (type(width) is int and 0 < width <= MAX_EMBEDDING_DIM)
-        or not (type(dropout) is float and 0 <= dropout < 1)
-        or not (isinstance(classes, list) and len(classes) <= MAX_CLASSES)
-    ):
-        raise UserError(f"{where}: does not say which net it holds; is it a best.pt of this project?")
-    with torch.device("meta"):
-        classifier = StyleClassifier(EmbeddingNet(arch, width, dropout), len(classes))
-        stage2 = nn.ModuleDict({"embedding": classifier.embedding})
-    net = classifier if stage == 1 else stage2
-    check_weights(net, weights, where)
-    net.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
-    embedding = classifier.embedding.eval().requires_grad_(False)
-    return embedding, classifier.eval() if stage == 1 else None
+    first, *further = [layer for layer in alexnet.features if isinstance(layer, nn.Conv2d)]
+    first.weight -= first.weight.mean(dim=(2, 3), keepdim=True)
+    filters, channels, size, _ = first.weight[: len(first.weight) // 2].shape
+    colours = nn.functional.normalize(torch.randn(filters, channels), dim=1)
+    deviation = torch.empty(filters, 1).uniform_(0.5, 3.0)  # of the windows, in pixels
+    window = torch.exp(-((torch.arange(size) - size // 2) ** 2) / (2 * deviation**2))
+    first.weight[:filters] = torch.einsum("fc,fy,fx->fcyx", colours, window, window)
+    for layer in further:
+        units, channels, size, _ = layer.weight.shape
+        seen = torch.zeros_like(layer.weight)
+        seen[: units // 2, : channels // 2, size // 2, size // 2] = 1
+        seen[units // 2 :, channels // 2 :] = 1
+        layer.weight *= seen
+    for layer, after in pairwise([*alexnet.features, nn.Identity()]):
+        if isinstance(after, nn.ReLU):
+            set_thresholds(layer, layer(pictures))
+        pictures = layer(pictures)
+    layer = next(layer for layer in alexnet.classifier if isinstance(layer, nn.Linear))
+    channels, places = pictures.shape[1], layer.in_features // pictures.shape[1]
+    weights = torch.randn(layer.out_features, channels, 1) * math.sqrt(2 / channels) / places
+    layer.weight.copy_(weights.expand(-1, -1, places).flatten(1))
 
 
-def check_weights(module: nn.Module, state: Any, where: str) -> None:
-    """Compare a state dict's names, shapes and types with a net's, which may lie on the meta device.
+def set_thresholds(layer: nn.Conv2d, outputs: Tensor) -> None:
+    """Give a layer's outputs, float [n, units, y, x], a deviation of one, and thresholds to its first half of units."""
+    outputs = outputs.transpose(0, 1).flatten(1)
+    outputs = outputs[:, torch.randperm(outputs.shape[1])[:20_000]]
+    deviation = outputs.std(dim=1).clamp(min=1e-3)
+    layer.weight /= deviation.view(-1, 1, 1, 1)
+    half = len(outputs) // 2
+    order = (outputs / deviation[:, None])[:half].sort(dim=1).values
+    off = torch.empty(half, 1).uniform_(0.3, 0.98)  # the share of places at which a unit is off
+    layer.bias[:half] = -order.gather(1, (off * (order.shape[1] - 1)).long())[:, 0]
 
-    So nothing is allocated for a file that does not fit. Raises `UserError`.
+
+# Weights from elsewhere.
+
+
+def load_weights(net: EmbeddingNet, weights: str, arch: str) -> None:
+    """Fill a net with --weights: "imagenet", which torchvision downloads, or a file or run folder.
+
+    A file is a torchvision state dict (of the backbone), a run's weights.pt, or a checkpoint of the public
+    re-implementation. Raises `UserError` for weights that cannot be had or do not fit.
     """
-    if not isinstance(state, dict) or not all(is_plain(value) for value in state.values()):
-        raise UserError(f"{where}: holds no weights")
-    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if found != expected:
-        odd = min((name for name in expected | found if expected.get(name) != found.get(name)), key=str)
-        raise UserError(
-            f"{where}: does not fit the net, first at {odd} (net {expected.get(odd)}, file {found.get(odd)}); was it "
-            f"trained with another --arch or --embedding-dim?"
-        )
-    for name, value in module.state_dict().items():
-        if state[name].dtype != value.dtype or not bool(state[name].isfinite().all()):
-            wrong = "holds values that are not finite" if state[name].dtype == value.dtype else str(state[name].dtype)
-            raise UserError(f"{where}: {name} is {wrong}; the net needs finite {value.dtype}; take another checkpoint")
-
-
-def is_plain(value: Any) -> bool:
-    """Whether something is a tensor whose values all lie in the file: one number may pose as a huge tensor."""
-    return (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
-    )
-
-
-def build_embedding(
-    arch: str, embedding_dim: int, weights: str, dropout: float, image_size: int, init: str = "he"
-) -> EmbeddingNet:
-    """Make a fresh embedding net for stage 1, its backbone with `weights`: none, imagenet, or a file.
-
-    `init` is how weights that come from nowhere are drawn: "he" (`initialise`) or "torchvision". Raises `UserError`
-    for pictures too small for the backbone and for weights that cannot be had or do not fit.
-    """
-    check_image_size(arch, image_size)
-    net = EmbeddingNet(arch, embedding_dim, dropout)
-    if init == "he":
-        outputs = [layer for layer in net.modules() if getattr(layer, "out_features", None) == BACKBONE_OUTPUTS]
-        initialise(net, straight=[net.bottleneck, *outputs])
     if weights == "imagenet":
-        net.backbone.load_state_dict(download_imagenet(arch))
-    elif weights != "none":
-        load_backbone(net, Path(weights))
-    return net
-
-
-def check_image_size(arch: str, image_size: int) -> None:
-    """Try a picture's shape on a net without memory. Raises `UserError` if it is too small for the backbone."""
-    with torch.device("meta"):
-        net = EmbeddingNet(arch).eval()
+        source = torchvision.models.get_model_weights(arch).DEFAULT
         try:
-            net(torch.empty(1, 3, image_size, image_size))
-        except RuntimeError as error:
-            raise UserError(f"--image-size {image_size}: is too small for {arch}; try 96 or more") from error
-
-
-def download_imagenet(arch: str) -> dict[str, Tensor]:
-    """Have torchvision download its ImageNet weights of a backbone, or take them from its cache.
-
-    Raises `UserError` where torchvision has none, or the download fails.
-    """
-    if arch not in torchvision.models.list_models():
-        raise UserError(f"--weights imagenet: there are none for {arch}; use --weights none or another --arch")
-    weights = torchvision.models.get_model_weights(arch).DEFAULT
+            state = source.get_state_dict(progress=True, check_hash=True)
+        except OSError as error:
+            raise UserError(f"--weights imagenet: {error}; or give {source.url} as a file") from error
+    else:
+        state = load_file(Path(weights) / WEIGHTS if Path(weights).is_dir() else Path(weights))
+        state = state.get("embedding", state.get("state_dict", state))
+    # DataParallel puts "module." before all names; the re-implementation calls its backbone "convnet".
+    state = {re.sub(r"^(module\.)?(\w+\.)*?convnet\.", "backbone.", name): value for name, value in state.items()}
+    state = {name.removeprefix("module."): value for name, value in state.items() if not name.startswith("aux")}
+    if not any(name.startswith("backbone.") for name in state):
+        state = {f"backbone.{name}": value for name, value in state.items()}
+    own = net.state_dict()
+    # What files may lack: a bottleneck, and counters that are newer than they are. What they may have more: a head.
+    lacking = {name: value for name, value in own.items() if name.startswith("bottleneck.") or name.endswith("tracked")}
     try:
-        state = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        raise UserError(
-            f"--weights imagenet: {weights.url} could not be downloaded ({error}); without internet, fetch it on "
-            f"another machine and put it into {folder}"
-        ) from error
-    return {name: value for name, value in state.items() if not name.startswith("aux")}
+        net.load_state_dict(lacking | {name: state[name] for name in state if name in own or name[:9] == "backbone."})
+    except RuntimeError as error:
+        raise UserError(f"--weights {weights}: does not fit --arch and --embedding-dim: {error}") from error
 
 
-def load_backbone(net: EmbeddingNet, path: Path) -> None:
-    """Load a backbone's weights from a file: a torchvision state dict, or a run's `best.pt` (then the bottleneck too)."""
-    state = load_safely(path)
-    if "weights" in state:
-        source, _ = rebuild(state, str(path))
-        check_weights(net, source.state_dict(), str(path))
-        net.load_state_dict(source.state_dict())
-        return
-    # torchvision's files have the heads that only training needs, and lack counters that are newer than they are.
-    counters = {name: value for name, value in net.backbone.state_dict().items() if name.endswith("batches_tracked")}
-    state = counters | {name: value for name, value in state.items() if not str(name).startswith("aux")}
-    check_weights(net.backbone, state, str(path))
-    net.backbone.load_state_dict(state)
-
-
-def load_safely(path: Path) -> dict[str, Any]:
-    """Read a file of tensors and plain data without running any code that it may hold, memory-mapped on the CPU.
-
-    Nothing larger than the file is taken from memory. Raises `UserError` for a file that is missing, damaged or unsafe.
-    """
+def load_file(path: Path) -> dict[str, Any]:
+    """Read a dictionary that torch.save wrote, on the CPU, running nothing in it. Raises `UserError` for other files."""
     try:
-        check_uncompressed(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; train it first, or correct the path") from error
-    except Exception as error:
-        # torch.load raises all kinds of things for damaged and foreign files; its texts are long and advise unsafe
-        # loading.
-        raise UserError(
-            f"{path}: is damaged, or no file of weights as torch.save writes them since torch 1.6 "
-            f"({type(error).__name__}); take another, save an old one anew, or train it anew"
-        ) from error
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: is damaged, or no file of weights ({type(error).__name__}); take another") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no weights; is it a checkpoint of something else?")
+        raise UserError(f"{path}: holds no weights; take another file")
     return content
 
 
-def check_uncompressed(path: Path) -> None:
-    """See that a checkpoint's parts lie in it as they are, as torch writes them; compressed, a few bytes hold a flood.
+def load_net(run: Path | str) -> tuple[dict[str, Any], EmbeddingNet, nn.Module | None]:
+    """The net of a run, on the CPU, to be used: its facts, the embedding net, and stage 1's head, or None.
 
-    Raises `OSError` or `zipfile.BadZipFile`.
+    The facts are plain data: stage, arch, embedding_dim, dropout, image_size, colours, label, classes, epoch. Raises `UserError`.
     """
-    with zipfile.ZipFile(path) as archive:
-        parts = archive.infolist()
-    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-        raise zipfile.BadZipFile("compressed")
-    if sum(part.file_size for part in parts) > path.stat().st_size:
-        raise zipfile.BadZipFile("parts overlap")
-
-
-def rate_shares(net: nn.Module, width: int) -> list[dict[str, Any]]:
-    """Parameter groups for Adam in which layers with more than `width` inputs learn proportionally slower.
-
-    Adam moves every weight by about the learning rate in each step whatever its gradient, so what a layer's output
-    moves grows with the number of its inputs: at one rate for all, AlexNet's 9216-input layer is thrown about while
-    its head hardly moves. A `width` of 0 gives every layer the same rate.
-    """
-    groups: dict[float, list[nn.Parameter]] = {}
-    for parameter in net.parameters():
-        inputs = parameter[0].numel() if parameter.dim() > 1 else 1
-        groups.setdefault(min(1.0, width / inputs) if width else 1.0, []).append(parameter)
-    return [{"params": parameters, "share": part} for part, parameters in groups.items()]
+    file = Path(run) / WEIGHTS
+    if not file.exists():
+        what = "is a file; give the run's folder" if Path(run).is_file() else f"has no {WEIGHTS}; train it first"
+        raise UserError(f"{run}: {what}")
+    facts = load_file(file)
+    weights, head = facts.pop("embedding"), facts.pop("head", None)
+    net = StyleClassifier(EmbeddingNet(facts["arch"], facts["embedding_dim"], facts["dropout"]), len(facts["classes"]))
+    net.embedding.load_state_dict(weights)
+    if head:
+        net.head.load_state_dict(head)
+    net.to(memory_format=torch.channels_last).eval()
+    return facts, net.embedding, net.head if head else None

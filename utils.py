@@ -1,246 +1,492 @@
-"""What every script shares about running: errors, files written whole, devices, precision and seeds."""
+"""What surrounds the training of both stages: files, options, devices, processes, the run folder, curves in Visdom.
+
+Nothing here decides a weight but `rate_at`, which both loops call for the learning rate of each step.
+"""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
+import csv
+import errno
 import hashlib
 import io
 import json
+import logging
+import math
 import os
+import re
 import signal
 import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from html import escape
+from itertools import zip_longest
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
+import filelock
 import torch
+from torch import Tensor, distributed, nn
+from tqdm import tqdm
+
+CONFIG, SPLIT, METRICS, WEIGHTS, RESUME = "config.json", "split.csv", "metrics.csv", "weights.pt", "resume.pt"
+# Options that say where and how a run is computed, not what: it may go on with others.
+FREE = {"run", "resume", "data", "cache", "device", "amp", "compile", "visdom", "visdom_server", "visdom_port", "env"}
+SAVING_SHARE, SHOWING_SHARE = 0.05, 0.01  # of the time, at most, that goes into checkpoints and into Visdom
 
 
 class UserError(Exception):
-    """Something that the user must change. Its message is one line: what is wrong, and the remedy."""
+    """Something that the user can change. Its message is one line: what is wrong, and the remedy."""
 
 
-class Interrupted(Exception):
-    """The run was asked to stop and has saved its work. `signal_number` says by what."""
+class Output(io.TextIOBase):
+    """A stream that nobody needs to read: where it is closed, or its disk is full, training goes on in silence."""
 
-    def __init__(self, message: str, signal_number: int = signal.SIGINT) -> None:
-        super().__init__(message)
-        self.signal_number = signal_number
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.isatty = getattr(stream, "isatty", super().isatty)
+        if stream:
+            stream.reconfigure(errors="backslashreplace")  # a picture's name may not fit the terminal's encoding
+
+    def write(self, text: str) -> int:
+        """Write at once."""
+        with suppress(OSError, ValueError, AttributeError):
+            self.stream.write(text)
+            self.stream.flush()
+        return len(text)
 
 
-def run_script(get_parser: Callable[[], argparse.ArgumentParser], main: Callable[[argparse.Namespace], Any]) -> int:
-    """Run a script's `main` on the command line; return its exit status.
+def run_script(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser) -> int:
+    """Run a script's `main` with the options of the command line; returns its exit status.
 
-    0: done. 2: the user must change something, or memory is full; one line on stderr says what. 130 and 143: stopped
-    by Ctrl-C or SIGTERM after saving.
+    0: done. 1: one line on stderr names what the user can change. 128 + n: stopped by signal n, said likewise.
     """
-    args = get_parser().parse_args()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of pictures may not fit the terminal's encoding
+    sys.stdout, sys.stderr = Output(sys.stdout), Output(sys.stderr)
+    stopped_by = [signal.SIGINT]
+
+    def stop(number: int, _: Any) -> None:
+        stopped_by[0] = number
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, stop)
+    args, status = parser.parse_args(), 1
     try:
         main(args)
-        sys.stdout.flush()
-    except UserError as error:
-        return complain(str(error), 2)
-    except Interrupted as stop:
-        return complain(str(stop), 128 + stop.signal_number)
+        return 0
+    except (UserError, OSError) as error:  # the system's errors name their file
+        message = str(error)
     except KeyboardInterrupt:
-        return complain("interrupted", 130)
-    except BrokenPipeError:
-        # The reader of our output (`| head`) has gone: nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        # What is written through `write_whole` never comes here; a redirected output on a full disk does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        what = error.filename or "the output"
-        return complain(
-            f"{what}: cannot be read or written: {error.strerror or error}; free some space or check its rights", 2
-        )
-    except RuntimeError as error:
-        on_gpu = isinstance(error, torch.OutOfMemoryError)
-        if not on_gpu and "DefaultCPUAllocator" not in str(error):
+        status, message = 128 + stopped_by[0], "stopped" + how_to_go_on(args)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "DefaultCPUAllocator" not in str(error):
             raise
-        whose = "GPU" if on_gpu else "machine"
-        return complain(f"the memory of the {whose} is full; lower --batch-size, or free some of it", 2)
-    return 0
-
-
-def complain(message: str, status: int) -> int:
-    """Print one line on stderr, under the script's name, and return `status`."""
-    with contextlib.suppress(OSError):  # stderr may lie on the full disk that the message is about
-        print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+        message = "the memory is full; a smaller --batch-size takes less of it"
+    print(f"{parser.prog}: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 
-# Files: whole or not at all.
+def how_to_go_on(args: argparse.Namespace) -> str:
+    """Where a training run that was stopped would go on."""
+    if "resume" not in args or not (args.run / RESUME).exists():
+        return ""
+    epochs = len(torch.load(args.run / RESUME, map_location="cpu", weights_only=True, mmap=True)["history"])
+    return f"; the same command with --resume goes on after epoch {epochs}"
 
 
-def write_whole(path: Path, content: bytes | str | Callable[[BinaryIO], Any]) -> None:
-    """Write a file so that it is there whole or not at all: beside it, synced, then renamed.
-
-    `content` is the bytes or text, or a function that writes them into the open file.
-    Raises `UserError` where the file cannot be written (disk full, folder gone or read-only).
-    """
-    path = Path(path)
+def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any]) -> None:
+    """Write a file whole or not at all: beside it, synced, then renamed. `content` is bytes, or writes into the file."""
+    part = path.with_name(f".{path.name}.part")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content.encode() if isinstance(content, str) else content)
+        with part.open("wb") as file:
+            content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; give this one the rights that open() would have given it.
-        mask = os.umask(0)
-        os.umask(mask)
-        part.chmod(0o666 & ~mask)
         part.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror or error}; free some space or check the folder's rights"
-        ) from error
+    except RuntimeError as error:  # torch.save's way of saying so
+        raise OSError(errno.ENOSPC, "cannot be written; the disk may be full", str(path)) from error
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the system can (Windows cannot open folders)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file whole or not at all; text may hold any bytes that a file's name can."""
+    text = io.StringIO()
+    plain, quoting = (csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    plain.writerow(columns)
+    for row in rows:  # readers begin a new line at a carriage return that is not quoted
+        (quoting if any("\r" in str(cell) for cell in row) else plain).writerow(row)
+    write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a CSV file, a dictionary for each row. Raises `UserError` where it is none."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            return list(csv.DictReader(file, strict=True, restval=""))
+    except csv.Error as error:
+        raise UserError(f"{path}: is not valid CSV: {error}") from error
+
+
+def take_lock(path: Path, wait: bool) -> filelock.FileLock:
+    """Lock a file until it is released or this process ends. Raises `filelock.Timeout` where another process has it."""
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        print(f"note: {path.parent} is on a file system without locks; start nothing else there meanwhile")
+    return lock
+
+
+def get_stage_parser(description: str, run: str, epochs: int) -> argparse.ArgumentParser:
+    """The options that both stages have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--run", type=Path, default=Path(run), metavar="DIR", help=f"where the run leaves everything; default {run}")
+    add("--resume", action="store_true", help="with the same options: go on after the last epoch that was saved")
+    add("--epochs", type=int, default=epochs, metavar="N", help=f"default {epochs}, by the public description")
+    add("--lr", type=float, default=0.001, metavar="X", help="peak rate; default 0.001, by the public description")
+    add("--batch-size", type=int, default=64, metavar="N", help="over all processes together; default 64")
+    add("--seed", type=int, default=0, metavar="N", help="of weights, order, crops and triplets; default 0")
+    add("--plain", action="store_true", help="take back all of DEPARTURES, the table at the head of this script")
+    add("--keep", choices=("last", "best"), default="last", help="weights of which epoch; the method's is the last")
+    add("--skip-unreadable", action="store_true", help="leave out pictures that cannot be decoded, instead of stopping")
+    add("--cache", type=Path, metavar="DIR", help="where decoded pictures are kept; default: beside the data")
+    add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    add("--amp", choices=("auto", "off", "bf16", "fp16"), default="auto", help="mixed precision; default: where native")
+    add("--compile", action="store_true", help="compile the net first, which pays in long runs")
+    add("--visdom", action=argparse.BooleanOptionalAction, default=True, help="show the curves in Visdom")
+    add("--visdom-server", default="http://localhost", metavar="URL", help="default http://localhost")
+    add("--visdom-port", type=int, default=8097, metavar="N", help="where the URL names none; default 8097")
+    add("--env", metavar="NAME", help="Visdom environment; default: the end of the run folder's path")
+    return parser
+
+
+def choose(departures: dict[str, tuple[Any, Any]], plain: bool) -> SimpleNamespace:
+    """One of the two columns of a stage's table of departures."""
+    return SimpleNamespace(**{name: columns[plain] for name, columns in departures.items()})
+
+
+def rate_at(step: int, steps: int, peak: float, warm_up: int, decay: str) -> float:
+    """The learning rate at a step of the run, from 0: linear warm-up, a tenth of the run at most, then half a cosine.
+
+    With `decay` "none" it stays at `peak`.
+    """
+    warm_up = min(warm_up, steps // 10)
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return peak if decay == "none" else peak * (0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
+
+
+def rank() -> int:
+    """This process's number among those that `torchrun` started; 0 writes, plots and prints."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes `torchrun` started; 1 without it."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def total(values: Tensor) -> Tensor:
+    """Sum a tensor over all processes, in place."""
+    if world() > 1:
+        distributed.all_reduce(values)
+    return values
+
+
+def mean_over_batch(losses: Tensor, counted: Tensor) -> Tensor:
+    """The mean of a batch's losses, float [b], over the `counted` ones, bool [b], those of all processes.
+
+    Of it each process returns its own part, so that the mean of their gradients is the gradient of the whole.
+    """
+    return losses.sum() / total(counted.sum()).clamp(min=1) * world()
+
+
+def wrap(net: nn.Module, device: torch.device, compiled: bool) -> nn.Module:
+    """The net as a loop calls it: its gradients are the mean over all processes; compiled if asked for."""
+    if world() > 1:
+        ids = [device] if device.type == "cuda" else None
+        net = nn.parallel.DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(net) if ids else net, ids)
+    return torch.compile(net) if compiled else net
+
+
+def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+    """Turn --device and --amp into this process's device and the type that it trains in; join the other processes.
+
+    Raises `UserError` for a GPU that is missing, busy, or too old for this torch; `auto` takes the CPU if there is none,
+    and mixed precision where the device has units for it.
+    """
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32 on every card
+    name, amp, many = args.device, args.amp, distributed.is_torchelastic_launched()
+    device, types = torch.device("cpu"), {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if name != "cpu":
         try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            torch.cuda.init()
+            device = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if many else "cuda:0" if name == "auto" else name)
+            torch.cuda.set_device(device)
+            torch.ones(1, device=device).item()
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = str(error).split(". ")[0].splitlines()[0]
+            if name != "auto" or torch.cuda.is_initialized():
+                raise UserError(f"--device {name}: {reason}; choose another, or --device cpu") from error
+            print(f"device: the CPU ({reason})")
+    if many and not distributed.is_initialized():
+        # Time enough for the first process to decode all pictures.
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=6))
+        sys.stdout = sys.stdout if rank() == 0 else Output(None)
+    if amp == "auto" and device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability()
+        amp = "bf16" if major >= 8 else "fp16" if major >= 7 else "off"
+    elif amp == "auto":
+        cpuinfo = Path("/proc/cpuinfo")
+        amp = "bf16" if cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text() else "off"
+    if amp == "fp16" and device.type == "cpu":
+        raise UserError("--amp fp16: needs a GPU; take --amp auto")
+    print(f"device: {torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, trains in {types[amp]}")
+    return device, types[amp]
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+class Run:
+    """A run and its folder: config.json, split.csv, metrics.csv, weights.pt, resume.pt; see README.md.
 
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises `UserError` where there is none or it is not valid."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not a readable JSON file ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: should hold a JSON object")
-    return value
-
-
-# Devices, precision and seeds.
-
-
-def choose_device(name: str) -> torch.device:
-    """Turn `--device` (auto, cpu, cuda or cuda:N) into a device that is really there.
-
-    Raises `UserError` for CUDA where there is none and for names that are no device.
+    `facts` has the parts of config.json beside the options; its "net" is in weights.pt too. `split` has the rows of
+    split.csv. `score` names the column of metrics.csv that tells the best epoch.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name}: no such device; use auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: not supported; use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count == 0:
-            raise UserError(f"--device {name}: this machine has no usable CUDA device; use --device cpu")
-        if device.index is not None and device.index >= count:
-            raise UserError(f"--device {name}: this machine has only {count} CUDA device(s), counted from cuda:0")
-        if device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
-    return device
+
+    def __init__(
+        self, args: argparse.Namespace, facts: dict[str, Any], split: Iterable[Sequence[str]], score: str
+    ) -> None:
+        self.args, self.folder, self.facts, self.score = args, args.run, facts, score
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, float] = {"epoch": 0, score: -math.inf}
+        self.steps, self.losses, self.width = 0, [], 1  # sums of the batch losses of `width` steps each
+        self.saved_at, self.saving_seconds = time.monotonic(), 0.0
+        if rank() == 0:
+            self.open_folder(split)
+        self.curves = Curves(self)
+
+    def open_folder(self, split: Iterable[Sequence[str]]) -> None:
+        """Make the folder of a new run, or see that it holds this run. Raises `UserError`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Paths in full: the next start may be from another folder.
+        options = json.loads(json.dumps(vars(self.args), default=lambda path: str(path.resolve())))
+        there = {path.name for path in self.folder.iterdir() if path.name[0] != "."} - {CONFIG, SPLIT}
+        problem = "" if METRICS in there or not there else "holds something else"
+        if METRICS in there and not self.args.resume:
+            problem = "holds a run already; go on with it by --resume"
+        elif METRICS in there:
+            before = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+            other = {name: before["options"].get(name) for name in options.keys() - FREE}
+            other = [f"--{name} {value}" for name, value in other.items() if value != options[name]]
+            if other:
+                problem = f"began with {' '.join(other).replace('_', '-')}; give the same, or start from its weights"
+            elif before["data"]["fingerprint"] != self.facts["data"]["fingerprint"]:
+                problem = "began with other pictures, labels or splits; restore these"
+        try:
+            self.lock = take_lock(self.folder / ".lock", wait=False)
+        except filelock.Timeout:
+            problem = "another process trains in it; wait for it"
+        if problem:
+            raise UserError(f"--run {self.folder}: {problem}, or choose another folder")
+        if not there:
+            write_table(self.folder / SPLIT, ("path", "split"), split)
+            config = {"options": options, **self.facts, "torch": torch.__version__}
+            write_whole(self.folder / CONFIG, json.dumps(config, indent=2).encode())
+
+    def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> int:
+        """Go on from resume.pt if the run has begun; returns how many epochs are done."""
+        if (self.folder / METRICS).exists():
+            state = torch.load(self.folder / RESUME, map_location="cpu", weights_only=True)
+            net.load_state_dict(state.pop("net"))
+            optimizer.load_state_dict(state.pop("optimizer"))
+            scaling = state.pop("scaler")
+            if scaling and scaler.is_enabled():  # a run may go on on another kind of GPU
+                scaler.load_state_dict(scaling)
+            vars(self).update(state)
+            print(f"going on after epoch {len(self.history)} of {self.args.epochs}")
+        self.curves.show("goes on" if self.history else "has started")
+        return len(self.history)
+
+    def watch(self, batches: Iterable[Any], count: int) -> Iterator[tuple[int, Any]]:
+        """Go through an epoch's `count` batches behind a bar; with each comes the step of the run, counted from 0."""
+        epoch, self.epoch_steps = len(self.history) + 1, count
+        self.began, self.recent, self.sums = time.monotonic(), [], torch.zeros(3, dtype=torch.float64)
+        bar = tqdm(batches, f"epoch {epoch}", count, leave=False, file=sys.stdout, disable=None)
+        yield from enumerate(bar, (epoch - 1) * count)
+        self.look()
+        self.seconds = time.monotonic() - self.began
+
+    def note(self, losses: Tensor, right: Tensor) -> None:
+        """Take a step's losses, float [b], and which examples were right, bool [b]; they are read every ten steps."""
+        self.recent.append(torch.stack([losses.detach().sum(), right.sum(), losses.new_full((), len(losses))]))
+        if len(self.recent) == 10:
+            self.look()
+
+    def look(self, val_loss: float = 0.0) -> None:
+        """Read the last steps' losses from the device, which waits for it. Raises `UserError` if they are not finite."""
+        for step in total(torch.stack(self.recent).double()).cpu() if self.recent else []:
+            if self.steps % self.width == 0:
+                self.losses.append(0.0)
+            self.losses[-1] += (step[0] / step[2]).item()
+            self.steps, self.sums = self.steps + 1, self.sums + step
+        if len(self.losses) > 2000:  # one width for the whole curve, doubled for all of it
+            pairs = zip_longest(self.losses[::2], self.losses[1::2], fillvalue=0.0)
+            self.losses, self.width = [first + second for first, second in pairs], 2 * self.width
+        self.recent, epoch = [], len(self.history) + 1
+        if not math.isfinite(self.losses[-1] + val_loss):
+            raise UserError(
+                f"the loss is not finite in epoch {epoch}; {self.folder} keeps what was saved before; try a smaller --lr, "
+                f"or --amp off, in a new --run"
+            )
+        self.curves.show(f"is in epoch {epoch} of {self.args.epochs}")
+
+    def end_epoch(
+        self, validated: dict[str, float], rate: float, pictures: int, net: nn.Module, optimizer: Any, scaler: Any
+    ) -> None:
+        """Add a row to metrics.csv; save in the first and last epoch, and where that takes little of the time.
+
+        `validated` has the columns val_loss, val_<right> and more; `net` an `embedding` and, in stage 1, a `head`.
+        `pictures` is how many were trained on. Raises `UserError` for a loss that is not finite.
+        """
+        self.look(validated["val_loss"])
+        epoch, right = len(self.history) + 1, list(validated)[1].replace("val", "train")
+        loss, accuracy, _ = (self.sums / self.sums[2]).tolist()
+        row = {"epoch": epoch, "train_loss": loss, right: accuracy, **validated, "lr": rate}
+        row |= {"images_per_second": pictures / self.seconds, "seconds": time.monotonic() - self.began}
+        self.history.append(row)
+        if rank():
+            return
+        better = row[self.score] > self.best[self.score]
+        if better:
+            self.best = row
+        if better or self.args.keep == "last":
+            self.kept = {"epoch": epoch, **on_cpu({name: part.state_dict() for name, part in net.named_children()})}
+        rows = ([f"{value:.6g}" for value in one.values()] for one in self.history)
+        write_table(self.folder / METRICS, list(row), rows)
+        began, last = time.monotonic(), epoch == self.args.epochs
+        if epoch == 1 or last or (began - self.saved_at) * SAVING_SHARE > self.saving_seconds:
+            self.save(net, optimizer, scaler)
+            self.saved_at, self.saving_seconds = time.monotonic(), time.monotonic() - began
+        print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), "(best)" * better)
+        self.curves.show("is done" if last else f"has done epoch {epoch} of {self.args.epochs}", at_once=True)
+
+    def save(self, net: nn.Module, optimizer: Any, scaler: Any) -> None:
+        """Write weights.pt, then resume.pt: after a kill in between, the epoch comes again with the same weights."""
+        weights = {**self.facts["net"], **self.kept}
+        write_whole(self.folder / WEIGHTS, lambda file: torch.save(weights, file))
+        state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+        state = on_cpu(state) | {name: getattr(self, name) for name in ("history", "best", "steps", "losses", "width")}
+        state["kept"] = self.kept if self.args.keep == "best" else None
+        write_whole(self.folder / RESUME, lambda file: torch.save(state, file))
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """Turn `--amp` (auto, off, bf16 or fp16) into the autocast type, or None for full precision.
-
-    auto takes bfloat16 only where the device computes it natively: elsewhere it is up to 25 times slower.
-    """
-    if name == "auto":
-        if device.type == "cuda":
-            major, _ = torch.cuda.get_device_capability(device)
-            name = "bf16" if major >= 8 else "fp16" if major >= 7 else "off"
-        else:
-            name = "bf16" if processor_has_matrix_bfloat16() else "off"
-    if name == "fp16" and device.type == "cpu":
-        raise UserError("--amp fp16: needs a CUDA device; use --amp auto")
-    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+def on_cpu(value: Any) -> Any:
+    """Plain data with its tensors copied to the CPU, where every machine can load them."""
+    if isinstance(value, dict):
+        return {name: on_cpu(part) for name, part in value.items()}
+    return value.detach().clone().cpu() if isinstance(value, Tensor) else value
 
 
-def processor_has_matrix_bfloat16() -> bool:
-    """Whether this processor has matrix units for bfloat16 (AMX), by what the Linux kernel says of it."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
+# The curves in Visdom, drawn afresh from the run's record each time: a server may come late, go, and come back.
+
+WINDOWS = {  # of each run: title, columns of metrics.csv
+    "loss": ("train_loss", "val_loss"),
+    "accuracy": ("train_accuracy", "val_accuracy"),
+    "triplet accuracy": ("train_triplet_accuracy", "val_triplet_accuracy"),
+    "retrieval mAP": ("val_map",),
+    "pictures per second": ("images_per_second",),
+}
 
 
-def keep_freed_memory() -> None:
-    """Have the C library keep freed memory instead of giving each large tensor back to the system.
+def connect_visdom(address: str) -> Any:
+    """Connect to the Visdom server at an address, for plotting only. Raises `UserError` that says why that fails."""
+    import requests
+    import visdom
 
-    Otherwise every step of a large net on a CPU asks for hundreds of megabytes anew, and the system clears them first:
-    a quarter of the time in bfloat16. Does nothing where the C library is not glibc.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        trim_threshold, mmap_max = -1, -4  # names in malloc.h
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
+    logging.getLogger("visdom").setLevel(logging.CRITICAL)
 
+    class Client(visdom.Visdom):
+        """Visdom's client with a time limit for each request, and errors that say what is wrong."""
 
-def derive_seed(*parts: int | str) -> int:
-    """Make one 63-bit seed out of a run's seed and a purpose, such as (seed, "augmentation", epoch).
+        def _handle_post(self, url: str, data: Any = None) -> str:
+            self.session.trust_env = urlsplit(url).hostname not in ("localhost", "127.0.0.1")  # no proxy to oneself
+            try:
+                answer = self.session.post(url, data=data or {}, timeout=5, allow_redirects=False)
+            except requests.RequestException as error:
+                raise UserError(re.sub(r".*Caused by |<.*?>[:,]? ?", "", str(error))[:200]) from error
+            if answer.status_code != requests.codes.ok:
+                raise UserError(f"status {answer.status_code}: it wants a login, or is no Visdom")
+            return answer.text
 
-    The same on every machine and in every process; different purposes get unrelated streams.
-    """
-    digest = hashlib.sha256("\n".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-def to_bytes(save: Callable[[BinaryIO], Any]) -> bytes:
-    """Collect in memory what `save` would write into a file."""
-    buffer = io.BytesIO()
-    save(buffer)
-    return buffer.getvalue()
+    url = urlsplit(address)
+    place = {"server": f"{url.scheme}://{url.hostname}", "port": url.port, "base_url": url.path or "/"}
+    return Client(**place, raise_exceptions=True, use_incoming_socket=False)
 
 
-@contextlib.contextmanager
-def catch_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list instead of being ended by them, so that a step can finish and be saved.
+class Curves:
+    """A run's windows in its own environment, its curve beside other runs' in `all`, its line in the list in `main`."""
 
-    A second Ctrl-C ends the process at once. Outside the main thread, where Python takes no signals, nothing changes.
-    """
-    caught: list[int] = []
+    def __init__(self, run: Run) -> None:
+        self.run, args = run, run.args
+        url = urlsplit(args.visdom_server if "//" in args.visdom_server else f"http://{args.visdom_server}")
+        self.address = f"{url.scheme}://{url.hostname}:{url.port or args.visdom_port}{url.path.rstrip('/')}"
+        self.env = args.env or re.sub(r"[\W_]+", "-", "-".join(run.folder.resolve().parts[-2:])).strip("-")
+        self.client, self.next, self.said = None, 0.0, False
 
-    def note(number: int, _: object) -> None:
-        if number == signal.SIGINT and caught:
-            raise KeyboardInterrupt
-        caught.append(number)
+    def show(self, state: str, at_once: bool = False) -> None:
+        """Draw everything, unless that was done a moment ago. Whatever goes wrong is one line, said once."""
+        began = time.monotonic()
+        if rank() or not self.run.args.visdom or (began < self.next and not (at_once and self.client)):
+            return
+        try:
+            self.client = self.client or self.connect()
+            self.draw(state)
+            self.next = time.monotonic() + (time.monotonic() - began) / SHOWING_SHARE
+        except Exception as error:  # of whatever kind: it is a view, and training goes on
+            refused = "refused" in str(error)
+            if not self.said:
+                advice = "; start one: python -m visdom.server -bind_local" * refused
+                print(f"visdom: no curves at {self.address} ({error}){advice}")
+            self.client, self.said, self.next = None, True, time.monotonic() + (5 if refused else 60)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def connect(self) -> Any:
+        """Find the server, and an environment of this run's own, which a new run clears."""
+        client, folder = connect_visdom(self.address), str(self.run.folder.resolve())
+        if client.win_exists("run", env=self.env) and escape(folder) not in client.get_window_data("run", env=self.env):
+            self.env += "-" + hashlib.sha256(folder.encode()).hexdigest()[:4]
+        if not self.run.steps:
+            client.close(env=self.env)
+        print(f"visdom: {self.address}/env/{self.env}, beside other runs in {self.address}/env/all")
+        self.said = False
+        return client
+
+    def draw(self, state: str) -> None:
+        """Draw every window."""
+        run, history = self.run, self.run.history
+        best = f", {run.score} {run.best[run.score]:.3f} in epoch {run.best['epoch']}" if history else ""
+        options = "".join(f"<br>{escape(f'{name} {value}')}" for name, value in vars(run.args).items())
+        text = f"<b>{escape(str(run.folder.resolve()))}</b> {state}{best}<p>{escape(str(run.facts['data']))}{options}"
+        self.client.text(text, win="run", env=self.env, opts={"title": "run"})
+        epochs = [row["epoch"] for row in history]
+        for title in ("loss", "accuracy", "triplet_accuracy", "map", "images_per_second"):
+            names = [name for name in (f"train_{title}", f"val_{title}", title) if history and name in history[0]]
+            for name in names:
+                update = "replace" if name != names[0] else None
+                self.client.line(
+                    [row[name] for row in history],
+                    epochs,
+                    win=title,
+                    env=self.env,
+                    name=name,
+                    update=update,
+                    opts={"title": title, "xlabel": "epoch", "showlegend": True},
+                )
+        self.client.save([self.env, "all", "main"])
