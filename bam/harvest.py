@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import logging
 import random
 import threading
@@ -30,10 +29,10 @@ from tqdm import tqdm
 from bam.choice import Candidates, choose, open_database, read_addresses, read_candidates
 from bam.download import NO_ANSWER, Client, Failure, host_of, spell, verify_and_shrink
 from dataset import BAM_CONTENTS, BAM_STYLES
-from utils import UserError, run_script, write_table, write_whole
+from utils import UserError, read_table, run_script, write_table, write_whole
 
 INDEX = ("path", "style", "content", "group", "mid", "url", "license")
-FAILURES = ("mid", "reason", "temporary", "content")  # content: the hash of a picture that came for several addresses
+FAILURES = ("mid", "reason", "content", "temporary")  # content: the hash of a picture that came for several addresses
 PATIENCE = 100  # pictures without an answer, before a server is given up or the network is looked at
 GIVEN_UP = "server given up"
 
@@ -71,14 +70,12 @@ class Harvest:
     def __init__(self, out: Path, side: int, candidates: Candidates) -> None:
         """Find out what earlier runs left. What failed for want of an answer is forgotten, and so asked for again."""
         self.out, self.side, self.candidates, self.table = out, side, candidates, out / "failures.csv"
-        failures = []
-        if self.table.exists():
-            lines = self.table.read_text(encoding="utf-8").rpartition("\n")[0]  # without the half line of a kill
-            failures = [line for line in csv.DictReader(io.StringIO(lines)) if not line["temporary"]]
-        elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+        if not self.table.exists() and out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
             raise UserError(f"--out {out}: holds files that are not this command's; give a new folder")
-        self.placeholders = {line["content"] for line in failures} - {""}
-        self.reasons = {int(line["mid"]): line["reason"] for line in failures}
+        lines = read_table(self.table) if self.table.exists() else []
+        lines = [line for line in lines if line["temporary"] == "no"]  # a kill leaves half a line, which lacks its end
+        self.placeholders = {line["content"] for line in lines} - {""}
+        self.reasons = {int(line["mid"]): line["reason"] for line in lines}
         self.failed = np.isin(candidates.mid, list(self.reasons))
         self.have = np.zeros(len(candidates.mid), bool)
         self.by_size: dict[int, list[int]] = defaultdict(list)  # rows of the pictures in hand, by bytes of their files
@@ -88,7 +85,7 @@ class Harvest:
             self.have[start:end] = np.isin(candidates.mid[start:end], mids)
         for row in np.flatnonzero(self.have).tolist():
             self.by_size[self.path(row).stat().st_size].append(row)
-        write_table(self.table, FAILURES, failures)
+        write_table(self.table, FAILURES, (line.values() for line in lines))
 
     def path(self, row: int) -> Path:
         """Where a candidate's picture lies, or would lie."""
@@ -101,7 +98,7 @@ class Harvest:
         self.failed[row], self.reasons[mid] = True, failure.reason
         if failure.reason != GIVEN_UP:  # that was not asked for
             with self.table.open("a", encoding="utf-8", newline="") as file:
-                line = mid, failure.reason, "yes" if failure.temporary else "", content
+                line = mid, failure.reason, content, "yes" if failure.temporary else "no"
                 csv.writer(file, lineterminator="\n").writerow(line)
 
     def keep(self, row: int, data: bytes) -> None:

@@ -68,12 +68,22 @@ def test_surer_pictures_come_first_and_the_seed_orders_those_that_are_equally_su
     pictures = [comic(1, 0.9), comic(2, 7), comic(3, -2, automatic=label), comic(4, 3, automatic=label)]
     pictures += [comic(5, -5, crowd=label), *(comic(mid, 0.6) for mid in range(10, 60))]
     path = make_database(tmp_path / "bam.sqlite", pictures)
-    assert [set(pick(path, count)) for count in (1, 2, 3, 4, 5)] == [{5}, {5, 4}, {5, 4, 3}, {5, 4, 3, 2}, {5, 4, 3, 2, 1}]
+    assert [set(pick(path, count)) for count in (1, 2, 3, 4, 5)] == [
+        {5},
+        {5, 4},
+        {5, 4, 3},
+        {5, 4, 3, 2},
+        {5, 4, 3, 2, 1},
+    ]
     assert pick(path, 20) == pick(path, 20) != pick(path, 20, seed=1)
 
 
 def test_scores_below_zero_are_logarithms_of_probabilities_and_the_notes_say_what_counted(tmp_path):
-    pictures = [comic(1, -0.6, scores={"content_dog": -0.1}), comic(2, -0.8), comic(3, -5, crowd={"media_comic": "positive"})]
+    pictures = [
+        comic(1, -0.6, scores={"content_dog": -0.1}),
+        comic(2, -0.8),
+        comic(3, -5, crowd={"media_comic": "positive"}),
+    ]
     path = make_database(tmp_path / "bam.sqlite", pictures, automatic=False)
     assert pick(path) == {1: ("Comic", "dog"), 3: ("Comic", "")}
     assert set(pick(path, min_score=log(0.4))) == {1, 2, 3}
@@ -116,7 +126,11 @@ def test_the_choice_depends_on_which_pictures_can_be_had_and_not_on_when_that_is
             failed, have = np.zeros(cuts[-1], bool), set()
             while missing := set(choose(candidates, wanted, failed).tolist()) - have:
                 for row in rng.sample(sorted(missing), rng.randint(1, len(missing))):
-                    same = [other for other in range(cuts[-1]) if (other in have or failed[other]) and value[other] == value[row]]
+                    same = [
+                        other
+                        for other in range(cuts[-1])
+                        if (other in have or failed[other]) and value[other] == value[row]
+                    ]
                     have.add(row)
                     for bad in [row, *same] if same or not value[row] else []:
                         failed[bad] = True
@@ -188,7 +202,19 @@ def test_every_fault_is_counted_exactly_and_replaced_by_the_next_spare(tmp_path,
     assert Counter(line["reason"] for line in failures) == {why: 2 * n for why, n in Counter(FAULTS.values()).items()}
     assert len(list((tmp_path / "out/Comic").iterdir())) == len(odd)
     # Asked once where the answer is clear, twice where it may pass, never for spares that are not needed.
-    twice = {"429-seconds-once", "429-date-once", "500-once", "reset-once", "503", "429", "reset", "short", "stall", "long", "chunk"}
+    twice = {
+        "429-seconds-once",
+        "429-date-once",
+        "500-once",
+        "reset-once",
+        "503",
+        "429",
+        "reset",
+        "short",
+        "stall",
+        "long",
+        "chunk",
+    }
     for mid, behaviour in enumerate([*odd, *["ok"] * 2 * len(FAULTS)]):
         tries = 0 if "://" in behaviour else 6 if behaviour == "loop" else 2 if behaviour in twice else 1
         assert server.requests.pop(f"/{behaviour}/{mid}.jpg", 0) == tries
@@ -201,7 +227,10 @@ def test_addresses_go_out_as_they_are_written_under_a_name_of_ones_own_and_witho
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".netrc").write_text("default login me password secret\n")
     target = "/a%28b%29%2Cc%2f..//d'e%7E|f%zz.jpg?x%2Fy%3D&k=a%2cb/ok/7.jpg"
-    rows = [comic(1, url=f"{server.url}{target}#end"), comic(2, url=f" {server.url}/\xe9 \r/ok/8.jpg".encode("latin-1"))]
+    rows = [
+        comic(1, url=f"{server.url}{target}#end"),
+        comic(2, url=f" {server.url}/\xe9 \r/ok/8.jpg".encode("latin-1")),
+    ]
     db = make_database(tmp_path / "bam.sqlite", rows)
     assert set(run(db, tmp_path / "out", 2, "--user-agent", "me@here")) == {1, 2}
     assert set(server.requests) == {target, "/%E9%20%0D/ok/8.jpg"}
@@ -270,7 +299,9 @@ def test_killed_and_restarted_it_gives_the_same_pictures_and_downloads_nothing_t
             assert read_picture(path).size
     assert process.returncode == 0
     assert [int(line["mid"]) for line in read_table(tmp_path / "out/index.csv")] == whole
-    files = [{path.name: path.read_bytes() for path in (tmp_path / out / "Comic").glob("*.jpg")} for out in ("whole", "out")]
+    files = [
+        {path.name: path.read_bytes() for path in (tmp_path / out / "Comic").glob("*.jpg")} for out in ("whole", "out")
+    ]
     assert files[0] == files[1] and max(server.requests.values()) <= 3
     assert sum(server.requests.values()) - len(server.requests) <= 2 * 8  # those that were under way when it was killed
     server.requests.clear()
@@ -298,7 +329,10 @@ def test_odd_text_in_a_database_ends_nothing_and_the_index_can_be_read(tmp_path,
     }  # fmt: skip
     assert lines[0]["group"] == "mid-0" and lines[0]["license"].startswith("by nc")
     output = capsys.readouterr().out
-    assert "Failed: 1, status 404: 1" in output and f"Next: python classification_net.py --data {tmp_path / 'out'}" in output
+    assert (
+        "Failed: 1, status 404: 1" in output
+        and f"Next: python classification_net.py --data {tmp_path / 'out'}" in output
+    )
 
 
 def test_a_shortage_of_this_machine_is_not_the_pictures_fault(tmp_path, server):
@@ -340,7 +374,9 @@ def test_dry_run_prints_the_cells_with_their_spares_and_touches_nothing(tmp_path
     assert not server.requests and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("size", "stored"), [((640, 480), (341, 256)), ((300, 900), (256, 768)), ((200, 100), (200, 100))])
+@pytest.mark.parametrize(
+    ("size", "stored"), [((640, 480), (341, 256)), ((300, 900), (256, 768)), ((200, 100), (200, 100))]
+)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_pictures_are_shrunk_to_the_short_side_and_never_enlarged(kind, size, stored):
     shape = read_picture(verify_and_shrink(picture(1, kind, *size), 256)).shape
