@@ -7,6 +7,7 @@ automatic labels, then scores, and among equals the higher score.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -91,18 +92,12 @@ def read_candidates(
 
     some = np.flatnonzero(depicts[rows])
     logarithms = "" if high > 0 else " (logarithms of probabilities)"
-    notes = [
-        f"Scores run from {low:.4g} to {high:.4g}{logarithms} and count from {min_score:.4g} on.",
-        f"Style known {count_reasons(sureness[own])}.",
-        f"Content known {count_reasons(sureness[rows[some], content_places[content[some]]])}.",
-    ]
+    notes = [f"Scores run from {low:.4g} to {high:.4g}{logarithms} and count from {min_score:.4g} on."]
+    content_sureness = sureness[rows[some], content_places[content[some]]]
+    for what, known in (("Style", sureness[own]), ("Content", content_sureness)):
+        score, automatic, crowd = np.bincount(known, minlength=4)[1:]
+        notes.append(f"{what} known by crowd label: {crowd:,}, by automatic label: {automatic:,}, by score: {score:,}.")
     return Candidates(styles, own_contents, mid[rows[order]], bounds, notes)
-
-
-def count_reasons(sureness: np.ndarray) -> str:
-    """Say how many pictures count for which reason."""
-    score, automatic, crowd = np.bincount(sureness, minlength=4)[1:]
-    return f"by crowd label: {crowd:,}, by automatic label: {automatic:,}, by score: {score:,}"
 
 
 def share_out(fits: np.ndarray) -> np.ndarray:
@@ -172,13 +167,10 @@ def read_addresses(connection: sqlite3.Connection, mids: np.ndarray) -> dict[int
 
     A database may hold any bytes: what is no UTF-8 becomes surrogates in an address, and is replaced elsewhere.
     """
-    connection.execute("CREATE TEMP TABLE IF NOT EXISTS chosen (mid INTEGER PRIMARY KEY)")
-    connection.execute("DELETE FROM chosen")
-    connection.executemany("INSERT INTO chosen VALUES (?)", ((mid,) for mid in mids.tolist()))
     columns = (f"CAST(COALESCE({name}, '') AS BLOB)" for name in ("src", "project_id", "license"))
-    query = f"SELECT chosen.mid, {', '.join(columns)} FROM chosen JOIN modules ON modules.mid = chosen.mid"
+    query = f"SELECT mid, {', '.join(columns)} FROM modules WHERE mid IN (SELECT value FROM json_each(?))"
     found = {}
-    for mid, url, *texts in connection.execute(query):
+    for mid, url, *texts in connection.execute(query, [json.dumps(mids.tolist())]):
         project, terms = (" ".join(text.decode("utf-8", "replace").split()) for text in texts)
         found[mid] = url.decode("utf-8", "surrogateescape").strip(), project, terms
     return found
@@ -200,11 +192,7 @@ def choose(candidates: Candidates, per_style: int, failed: np.ndarray) -> np.nda
 
 
 def even_shares(supplies: list[int], wanted: int) -> list[int]:
-    """Take `wanted` out of several supplies, or all there is: as evenly as they allow, the first ones one more.
-
-    >>> even_shares([2, 10, 10], 13)
-    [2, 6, 5]
-    """
+    """Take `wanted` out of several supplies, or all there is: as evenly as they allow, the first ones one more."""
     levels = range(max(supplies) + 1)
     level = bisect_right(levels, wanted, key=lambda level: sum(min(level, supply) for supply in supplies)) - 1
     shares = [min(level, supply) for supply in supplies]

@@ -40,7 +40,8 @@ CONNECTIONS = {
     "http": (urllib3.HTTPConnectionPool, HTTPConnection),
     "https": (urllib3.HTTPSConnectionPool, HTTPSConnection),
 }
-NO_ANSWER = ("no connection", "connection lost", "stalled", "too slow")
+GIVEN_UP = "server given up"
+NO_ANSWER = ("no connection", "connection lost", "stalled", "too slow", GIVEN_UP)
 THIS_MACHINES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # how their files begin
 JPEG_QUALITY, LONGEST_SIDE = 95, 65_500
@@ -102,10 +103,10 @@ class CarefulConnection:
 
 
 class Client:
-    """Asks servers, from many threads. `answered` holds the names of those that did."""
+    """Asks servers, from many threads."""
 
     def __init__(self, user_agent: str, per_host: int, timeout: float, retries: int, allow_private: bool) -> None:
-        self.allow_private, self.answered = allow_private, set()
+        self.allow_private = allow_private
         # Pictures do not shrink further: ask for them as they are.
         self.headers = {"User-Agent": user_agent, "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"}
         wait = {"backoff_factor": 0.5, "backoff_max": LONGEST_WAIT, "retry_after_max": LONGEST_WAIT}
@@ -141,6 +142,14 @@ class Client:
             raise Failure(f"status {response.status}", temporary=response.status in LATER)
         return response.content
 
+    def answers(self, url: str) -> bool:
+        """Whether there is any answer for an address."""
+        try:
+            self.fetch(url)
+        except Failure as failure:
+            return failure.reason not in NO_ANSWER
+        return True
+
     def ask(self, url: str) -> urllib3.BaseHTTPResponse:
         """Ask for one address. Raises `ValueError` where it is not one, and otherwise as `fetch` does."""
         scheme, _, host, port, *_ = parts = parse_url(url)
@@ -155,11 +164,9 @@ class Client:
         how = {"retries": self.retries, "redirect": False, "assert_same_host": False}
         how |= {"preload_content": False, "release_conn": True}  # the connection has read it all by itself
         try:
-            response = pool.urlopen("GET", start, headers={**self.headers, ":target": target}, **how)
+            return pool.urlopen("GET", start, headers={**self.headers, ":target": target}, **how)
         except HTTPError as error:
             raise explain(getattr(error, "reason", error)) from error
-        self.answered.add(host_of(url))
-        return response
 
 
 def make_manager(proxy: str | None, options: dict[str, object]) -> urllib3.PoolManager:

@@ -15,7 +15,7 @@ import logging
 import random
 import threading
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from hashlib import sha256
 from multiprocessing.pool import ThreadPool
@@ -27,14 +27,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from bam.choice import Candidates, choose, open_database, read_addresses, read_candidates
-from bam.download import NO_ANSWER, Client, Failure, host_of, spell, verify_and_shrink
+from bam.download import GIVEN_UP, NO_ANSWER, Client, Failure, host_of, spell, verify_and_shrink
 from dataset import BAM_CONTENTS, BAM_STYLES
 from utils import UserError, read_table, run_script, write_table, write_whole
 
 INDEX = ("path", "style", "content", "group", "mid", "url", "license")
 FAILURES = ("mid", "reason", "content", "temporary")  # content: the hash of a picture that came for several addresses
-PATIENCE = 100  # pictures without an answer, before a server is given up or the network is looked at
-GIVEN_UP = "server given up"
+PATIENCE = 100  # pictures in a row without an answer, before a server is given up
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -123,10 +122,12 @@ def run_waves(harvest: Harvest, connection: Connection, client: Client, args: ar
     """Ask for what is missing until nothing is, wave after wave; return the chosen rows, int64 ascending.
 
     Which pictures result depends on which can be had, and not on the order of the answers: see `choose`. Raises
-    `UserError` where many in a row get no answer, and a picture that came before does not come again either.
+    `UserError` where a server gives no answers any more, and neither do those of pictures that came before.
     """
-    silent: Counter[str] = Counter()  # pictures without an answer, by server
-    in_a_row, good = 0, ""
+    silent: Counter[str] = Counter()  # pictures in a row without an answer, by server
+    in_hand = np.flatnonzero(harvest.have)
+    some = np.random.RandomState(0).choice(in_hand, min(5, len(in_hand)), replace=False)
+    good = deque((url for url, *_ in read_addresses(connection, harvest.candidates.mid[some]).values()), maxlen=5)
     while True:
         chosen = choose(harvest.candidates, args.per_style, harvest.failed)
         missing = chosen[~harvest.have[chosen]]
@@ -138,28 +139,14 @@ def run_waves(harvest: Harvest, connection: Connection, client: Client, args: ar
         for row, url, outcome in ask(jobs, harvest.side, client, 2 * args.per_host, silent):
             if isinstance(outcome, bytes):
                 harvest.keep(row, outcome)
-                in_a_row, good = 0, url
-                continue
-            harvest.fail(row, outcome)
-            if outcome.reason not in NO_ANSWER:
-                in_a_row = 0
-                continue
-            silent[host_of(url)] += 1
-            in_a_row += 1
-            if good and in_a_row % PATIENCE == 0:
-                check_network(client, good)
-
-
-def check_network(client: Client, url: str) -> None:
-    """Ask for a picture that came before. Raises `UserError` where there is no answer."""
-    try:
-        client.fetch(url)
-    except Failure as failure:
-        if failure.reason in NO_ANSWER:
-            raise UserError(
-                f"the network seems to be down: {url} came before, and there is {failure.reason} any more; run the same "
-                "command again when it is back: it asks again for what got no answer"
-            ) from failure
+                good.append(url)
+            else:
+                harvest.fail(row, outcome)
+            answered = isinstance(outcome, bytes) or outcome.reason not in NO_ANSWER
+            silent[host_of(url)] = 0 if answered else silent[host_of(url)] + 1
+            if silent[host_of(url)] == PATIENCE and good and not any(map(client.answers, good)):
+                what = "run the same command again when it is back: it asks again for what got no answer"
+                raise UserError(f"the network seems to be down ({outcome.reason}); {what}")
 
 
 def ask(
@@ -170,10 +157,9 @@ def ask(
 
     def get(job: tuple[int, str]) -> tuple[int, str, bytes | Failure]:
         """Get one picture."""
-        server = host_of(job[1])
-        if silent[server] >= PATIENCE and server not in client.answered:
-            return *job, Failure(GIVEN_UP, temporary=True)
         try:
+            if silent[host_of(job[1])] >= PATIENCE:
+                raise Failure(GIVEN_UP)
             data = client.fetch(job[1])
             with decoding:
                 return *job, verify_and_shrink(data, side)
@@ -221,9 +207,8 @@ def main(args: argparse.Namespace) -> None:
         candidates = read_candidates(connection, styles, contents, args.min_score, args.include_mature, args.seed)
         failed = np.zeros(len(candidates.mid), bool)
         chosen = choose(candidates, args.per_style, failed)
-        print(
-            *candidates.notes, f"{len(chosen):,} of {args.per_style * len(styles):,} pictures can be chosen.", sep="\n"
-        )
+        print(*candidates.notes, sep="\n")
+        print(f"{len(chosen):,} of {args.per_style * len(styles):,} pictures can be chosen.")
         if not len(chosen):
             raise UserError(f"--db {args.db}: no picture counts for the wanted styles; lower --min-score")
         if args.dry_run:

@@ -269,7 +269,7 @@ def test_when_the_network_goes_down_it_says_so_and_the_same_command_brings_the_s
     db = make_database(tmp_path / "bam.sqlite", rows)
     whole = run(db, tmp_path / "whole", 300)
     server.lives = 150
-    with pytest.raises(UserError, match="network seems to be down.*came before"):
+    with pytest.raises(UserError, match="network seems to be down"):
         run(db, tmp_path / "out", 300, "--retries", 0)
     failures = read_table(tmp_path / "out/failures.csv")
     assert sum(line["reason"] == "connection lost" for line in failures) >= harvest.PATIENCE
@@ -410,7 +410,7 @@ def test_labels_stay_numbers_unless_they_are_named(tmp_path):
     (tmp_path / "data/index.csv").unlink()
     assert [row[1] for row in make_index(tmp_path, *one, "bam", **PAIR)] == [BAM_STYLES[10], BAM_STYLES[2]]
     (tmp_path / "data/index.csv").unlink()
-    with pytest.raises(UserError, match="names 2 classes, but there is a label 10"):
+    with pytest.raises(UserError, match="names no class 10"):
         make_index(tmp_path, *one, "n", n="x\ny\n", **PAIR)
 
 
@@ -418,7 +418,7 @@ def test_labels_stay_numbers_unless_they_are_named(tmp_path):
     ("files", "message"),
     [
         ({"l": "1\n"}, "1 labels for the 2 pictures"), ({"l": "1\n-2\n"}, "line 2: '-2' is no label"),
-        ({"f": "a.jpg\na.jpg\n"}, "line 2: 'a.jpg' is"), ({"f": "/a.jpg\nb.jpg\n"}, "line 1: '/a.jpg' is"),
+        ({"f": "a.jpg\na.jpg\n"}, "a.jpg is listed twice"), ({"f": "/a.jpg\nb.jpg\n"}, "line 1: '/a.jpg' is no path"),
         ({"all": "a.jpg\n"}, "lacks 1 of the pictures, for example b c.jpg"),
     ],
 )  # fmt: skip
