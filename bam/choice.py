@@ -36,20 +36,17 @@ LABEL = "CASE {} WHEN 'positive' THEN 1 WHEN 'negative' THEN -1 WHEN 'unsure' TH
 class Candidates:
     """Pictures that are positive for a wanted style, one row each, sorted by style, content and sureness.
 
-    `mid` (int64 [n]) is BAM's number of a picture. Rows `bounds[s, c]` up to `bounds[s, c + 1]` are the queue of style
-    s and content c; the last queue of a style holds its pictures of no known content. `notes` says what counted.
+    `mid` (int64 [n]) is BAM's number of a picture, `style` and `content` (int64 [n]) index the names; a content that is
+    not known is `len(contents)`. Rows `bounds[s, c]` up to `bounds[s, c + 1]` are the queue of style s and content c.
     """
 
     styles: Sequence[str]
     contents: Sequence[str]
     mid: np.ndarray
+    style: np.ndarray
+    content: np.ndarray
     bounds: np.ndarray
-    notes: list[str]
-
-    def cells(self, rows: np.ndarray) -> tuple[list[int], list[int]]:
-        """Numbers of the style and the content of rows; the content is `len(contents)` where it is not known."""
-        queue = np.searchsorted(self.bounds[:, :-1].ravel(), rows, side="right") - 1
-        return tuple(numbers.tolist() for numbers in np.divmod(queue, len(self.contents) + 1))
+    notes: list[str]  # what counted as positive, in words
 
 
 def read_candidates(
@@ -97,7 +94,7 @@ def read_candidates(
     for what, known in (("Style", sureness[own]), ("Content", content_sureness)):
         score, automatic, crowd = np.bincount(known, minlength=4)[1:]
         notes.append(f"{what} known by crowd label: {crowd:,}, by automatic label: {automatic:,}, by score: {score:,}.")
-    return Candidates(styles, own_contents, mid[rows[order]], bounds, notes)
+    return Candidates(styles, own_contents, mid[rows[order]], style[order], content[order], bounds, notes)
 
 
 def share_out(fits: np.ndarray) -> np.ndarray:

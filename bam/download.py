@@ -1,8 +1,7 @@
 """From an address to a small verified picture. What a stranger's server may do to us is bounded here.
 
 urllib3 does the asking: it tries again, keeps to Retry-After, limits the connections to each server, and sends neither
-cookies nor passwords. Added are bounds on an answer's bytes and seconds, addresses that go out as they are written, and
-that no address of this machine or its network is asked.
+cookies nor passwords. Added is what `CarefulConnection` says.
 """
 
 from __future__ import annotations
@@ -14,15 +13,13 @@ import socket
 import struct
 import threading
 import urllib.request
-from contextlib import suppress
 from ipaddress import ip_address
 from urllib.parse import urljoin
 
 import cv2
-import numpy as np
 import simplejpeg
-import urllib3
 from PIL import Image
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.util import Retry, Timeout, make_headers, parse_url
@@ -36,30 +33,22 @@ MAX_PIXELS = 50_000_000
 MAX_REDIRECTS = 5
 LONGEST_WAIT = 60  # seconds; a server that asks for more with Retry-After is asked again after this
 LATER = frozenset((408, 425, 429, *range(500, 600)))  # answers that say "later" rather than "no"
-CONNECTIONS = {
-    "http": (urllib3.HTTPConnectionPool, HTTPConnection),
-    "https": (urllib3.HTTPSConnectionPool, HTTPSConnection),
-}
 GIVEN_UP = "server given up"
 NO_ANSWER = ("no connection", "connection lost", "stalled", "too slow", GIVEN_UP)
+TEMPORARY = (*NO_ANSWER, *(f"status {status}" for status in LATER))  # failures that may pass
 THIS_MACHINES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+CONNECTIONS = {"http": (HTTPConnectionPool, HTTPConnection), "https": (HTTPSConnectionPool, HTTPSConnection)}
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # how their files begin
 JPEG_QUALITY, LONGEST_SIDE = 95, 65_500
 
 
 class Failure(Exception):
-    """A picture that cannot be had: `reason` in a few words to count by, and whether it may pass, `temporary`."""
-
-    def __init__(self, reason: str, temporary: bool = False) -> None:
-        super().__init__(reason)
-        self.reason, self.temporary = reason, temporary or reason in NO_ANSWER
-
-
-# A `Failure` that is raised inside urllib3 passes through it; after other errors it tries again.
+    """A picture that cannot be had, and why, in a few words to count by. It passes through urllib3, which tries again
+    after other errors."""
 
 
 class CarefulConnection:
-    """What is added to urllib3's connections."""
+    """Added to urllib3's: bounds on an answer's bytes and seconds, addresses as they are written, and public ones alone."""
 
     allow_private = False
 
@@ -78,17 +67,10 @@ class CarefulConnection:
         headers = dict(headers)
         super().request(method, headers.pop(":target"), headers=headers, **options)
 
-    def getresponse(self) -> urllib3.HTTPResponse:
+    def getresponse(self) -> BaseHTTPResponse:
         """Read the whole answer, `content`, within the bounds."""
         late, connected = threading.Event(), self.sock
-
-        def cut() -> None:
-            """End the answer, wherever it is being read."""
-            late.set()
-            with suppress(OSError):  # it may have ended by itself
-                connected.shutdown(socket.SHUT_RDWR)
-
-        timer = threading.Timer(MAX_SECONDS, cut)
+        timer = threading.Timer(MAX_SECONDS, lambda: late.set() or connected.shutdown(socket.SHUT_RDWR))
         timer.start()
         try:
             response = super().getresponse()
@@ -117,10 +99,15 @@ class Client:
             careful = type("CarefulConnection", (CarefulConnection, connection), {"allow_private": allow_private})
             pools[scheme] = type("CarefulPool", (pool,), {"ConnectionCls": careful})
         options = {"num_pools": 100, "maxsize": per_host, "block": True, "timeout": Timeout(timeout, timeout)}
-        self.managers = {}
-        for proxy in (None, *self.proxies.values()):
-            self.managers[proxy] = make_manager(proxy, options)
-            self.managers[proxy].pool_classes_by_scheme = pools
+        self.managers = {None: PoolManager(**options)}
+        for proxy in self.proxies.values():
+            password = make_headers(proxy_basic_auth=parse_url(proxy).auth)
+            try:
+                self.managers[proxy] = ProxyManager(proxy, proxy_headers=password, **options)
+            except HTTPError as error:
+                raise UserError(f"the environment's proxy {proxy}: {error}; give an http:// or https:// one") from error
+        for manager in self.managers.values():
+            manager.pool_classes_by_scheme = pools
 
     def fetch(self, url: str) -> bytes:
         """Download what lies at an address (text; bytes that are no UTF-8 as surrogates), following redirects.
@@ -139,7 +126,7 @@ class Client:
         else:
             raise Failure("too many redirects")
         if response.status != 200:
-            raise Failure(f"status {response.status}", temporary=response.status in LATER)
+            raise Failure(f"status {response.status}")
         return response.content
 
     def answers(self, url: str) -> bool:
@@ -147,10 +134,10 @@ class Client:
         try:
             self.fetch(url)
         except Failure as failure:
-            return failure.reason not in NO_ANSWER
+            return str(failure) not in NO_ANSWER
         return True
 
-    def ask(self, url: str) -> urllib3.BaseHTTPResponse:
+    def ask(self, url: str) -> BaseHTTPResponse:
         """Ask for one address. Raises `ValueError` where it is not one, and otherwise as `fetch` does."""
         scheme, _, host, port, *_ = parts = parse_url(url)
         if scheme not in ("http", "https") or not host:
@@ -167,17 +154,6 @@ class Client:
             return pool.urlopen("GET", start, headers={**self.headers, ":target": target}, **how)
         except HTTPError as error:
             raise explain(getattr(error, "reason", error)) from error
-
-
-def make_manager(proxy: str | None, options: dict[str, object]) -> urllib3.PoolManager:
-    """Make urllib3's connections, straight or through a proxy. Raises `UserError` for a proxy that it cannot use."""
-    if proxy is None:
-        return urllib3.PoolManager(**options)
-    url = proxy if "://" in proxy else f"http://{proxy}"
-    try:
-        return urllib3.ProxyManager(url, proxy_headers=make_headers(proxy_basic_auth=parse_url(url).auth), **options)
-    except HTTPError as error:
-        raise UserError(f"the environment's proxy {proxy}: {error}; give an http:// or https:// one") from error
 
 
 def host_of(url: str) -> str:
@@ -215,8 +191,13 @@ def verify_and_shrink(data: bytes, side: int) -> bytes:
     Raises `Failure` for what is not a whole picture: also for a JPEG that is damaged inside, where most decoders put
     grey. The size is looked at before memory is taken for pixels.
     """
-    width, height = measure(data)
-    if width * height > MAX_PIXELS or max(width, height) > LONGEST_SIDE:
+    try:  # Pillow can trip over a PNG's texts and profiles, which say nothing about its pixels
+        size = struct.unpack(">II", data[16:24]) if data.startswith(PNG) else Image.open(io.BytesIO(data)).size
+    except Image.DecompressionBombError as error:
+        raise Failure("too many pixels") from error
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error) as error:
+        raise Failure("not a picture") from error  # Pillow's readers raise all of these
+    if size[0] * size[1] > MAX_PIXELS or max(size) > LONGEST_SIDE:
         raise Failure("too many pixels")
     try:
         if data.startswith(JPEG):
@@ -225,22 +206,7 @@ def verify_and_shrink(data: bytes, side: int) -> bytes:
     except (UnreadablePicture, ValueError) as error:
         raise Failure("damaged picture") from error
     height, width = picture.shape[:2]
-    scale = max(1.0, min(height, width) / side)
+    scale = min(height, width) / side
     if scale > 1:
-        size = round(width / scale), round(height / scale)
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    bgr = np.ascontiguousarray(picture[:, :, ::-1])
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-
-
-def measure(data: bytes) -> tuple[int, int]:
-    """Width and height of a picture by its header. Raises `Failure` for what is no picture."""
-    try:
-        if data.startswith(PNG):  # Pillow can trip over texts and profiles that say nothing about the pixels
-            return struct.unpack(">II", data[16:24])
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except Image.DecompressionBombError as error:
-        raise Failure("too many pixels") from error
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error) as error:
-        raise Failure("not a picture") from error  # Pillow's readers raise all of these
+        picture = cv2.resize(picture, (round(width / scale), round(height / scale)), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", picture[:, :, ::-1].copy(), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()

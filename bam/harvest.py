@@ -3,8 +3,7 @@
     python -m bam.harvest --db bam.sqlite --dry-run          what would be taken
     python -m bam.harvest --db bam.sqlite --out data/bam     121,000 pictures, 11,000 for each style
 
-Stop it at any time: the same command goes on, and the same pictures result. The folder then holds index.csv,
-failures.csv and the pictures, <style>/<BAM's number>-<short side>.jpg; that is all that a restart goes by.
+Stop it at any time: the same command goes on, by the pictures and failures.csv, and the same pictures result.
 """
 
 from __future__ import annotations
@@ -27,12 +26,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from bam.choice import Candidates, choose, open_database, read_addresses, read_candidates
-from bam.download import GIVEN_UP, NO_ANSWER, Client, Failure, host_of, spell, verify_and_shrink
+from bam.download import GIVEN_UP, NO_ANSWER, TEMPORARY, Client, Failure, host_of, spell, verify_and_shrink
 from dataset import BAM_CONTENTS, BAM_STYLES
 from utils import UserError, read_table, run_script, write_table, write_whole
 
 INDEX = ("path", "style", "content", "group", "mid", "url", "license")
 FAILURES = ("mid", "reason", "content", "temporary")  # content: the hash of a picture that came for several addresses
+USER_AGENT = "SketchingWithStyle/1 (collects pictures for research)"
 PATIENCE = 100  # pictures in a row without an answer, before a server is given up
 
 
@@ -46,19 +46,20 @@ def get_parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="only print what would be taken, and how many spares there are")
     add("--per-style", type=int, default=11000, metavar="N", help="pictures for each style (default: 11000)")
     add("--styles", nargs="+", choices=BAM_STYLES, default=BAM_STYLES, metavar="STYLE", help="only these styles")
-    contents = "only pictures of these contents (default: all, and of unknown content where a style runs short)"
-    add("--contents", nargs="+", choices=BAM_CONTENTS, metavar="CONTENT", help=contents)
-    scores = "a picture without labels counts from this score on (default: 0.5, or its logarithm where scores are such)"
-    add("--min-score", type=float, metavar="S", help=scores)
+    add("--contents", nargs="+", choices=BAM_CONTENTS, metavar="CONTENT", help="only these contents")
+    add("--min-score", type=float, metavar="S", help="scores count from here on (default: a probability of a half)")
     add("--include-mature", action="store_true", help="also take pictures that are marked as mature content")
     add("--seed", type=int, default=0, help="orders pictures that are equally sure (default: 0)")
     add("--short-side", type=int, default=256, metavar="PIXELS", help="to shrink pictures to (default: 256)")
-    per_host = "downloads at a time from one server (default: 16; lower it where a server answers 429)"
-    add("--per-host", type=int, default=16, metavar="N", help=per_host)
+    add("--per-host", type=int, default=16, metavar="N", help="downloads at a time from one server (default: 16)")
     add("--timeout", type=float, default=20, metavar="SECONDS", help="longest silence of a server (default: 20)")
     add("--retries", type=int, default=4, metavar="N", help="further tries after what may pass (default: 4)")
-    agent = "the name to ask servers under; give one with your address where they want it"
-    add("--user-agent", default="SketchingWithStyle/1 (collects pictures for research)", metavar="NAME", help=agent)
+    add(
+        "--user-agent",
+        default=USER_AGENT,
+        metavar="NAME",
+        help=f"the name to ask servers under (default: {USER_AGENT})",
+    )
     add("--allow-private-hosts", action="store_true", help="also ask addresses of this machine and its network")
     return parser
 
@@ -72,7 +73,9 @@ class Harvest:
         if not self.table.exists() and out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
             raise UserError(f"--out {out}: holds files that are not this command's; give a new folder")
         lines = read_table(self.table) if self.table.exists() else []
-        lines = [line for line in lines if line["temporary"] == "no"]  # a kill leaves half a line, which lacks its end
+        lines = [
+            line for line in lines if line["temporary"] == "False"
+        ]  # a kill leaves half a line, which lacks its end
         self.placeholders = {line["content"] for line in lines} - {""}
         self.reasons = {int(line["mid"]): line["reason"] for line in lines}
         self.failed = np.isin(candidates.mid, list(self.reasons))
@@ -88,17 +91,16 @@ class Harvest:
 
     def path(self, row: int) -> Path:
         """Where a candidate's picture lies, or would lie."""
-        style, _ = self.candidates.cells(row)
-        return self.out / self.candidates.styles[style] / f"{self.candidates.mid[row]}-{self.side}.jpg"
+        style = self.candidates.styles[self.candidates.style[row]]
+        return self.out / style / f"{self.candidates.mid[row]}-{self.side}.jpg"
 
     def fail(self, row: int, failure: Failure, content: str = "") -> None:
         """Note that a picture cannot be had, on disk before anything else happens."""
-        mid = int(self.candidates.mid[row])
-        self.failed[row], self.reasons[mid] = True, failure.reason
-        if failure.reason != GIVEN_UP:  # that was not asked for
+        mid, reason = int(self.candidates.mid[row]), str(failure)
+        self.failed[row], self.reasons[mid] = True, reason
+        if reason != GIVEN_UP:  # that was not asked for
             with self.table.open("a", encoding="utf-8", newline="") as file:
-                line = mid, failure.reason, content, "yes" if failure.temporary else "no"
-                csv.writer(file, lineterminator="\n").writerow(line)
+                csv.writer(file, lineterminator="\n").writerow((mid, reason, content, reason in TEMPORARY))
 
     def keep(self, row: int, data: bytes) -> None:
         """Store a picture. Where it equals another one it is a server's placeholder, and both have failed."""
@@ -142,11 +144,11 @@ def run_waves(harvest: Harvest, connection: Connection, client: Client, args: ar
                 good.append(url)
             else:
                 harvest.fail(row, outcome)
-            answered = isinstance(outcome, bytes) or outcome.reason not in NO_ANSWER
+            answered = isinstance(outcome, bytes) or str(outcome) not in NO_ANSWER
             silent[host_of(url)] = 0 if answered else silent[host_of(url)] + 1
             if silent[host_of(url)] == PATIENCE and good and not any(map(client.answers, good)):
                 what = "run the same command again when it is back: it asks again for what got no answer"
-                raise UserError(f"the network seems to be down ({outcome.reason}); {what}")
+                raise UserError(f"the network seems to be down ({outcome}); {what}")
 
 
 def ask(
@@ -175,10 +177,10 @@ def write_index(harvest: Harvest, connection: Connection, chosen: np.ndarray) ->
     candidates = harvest.candidates
     details = read_addresses(connection, candidates.mid[chosen])
     rows = []
-    for row, style, content in zip(chosen.tolist(), *candidates.cells(chosen), strict=True):
+    for row in chosen.tolist():
         mid = int(candidates.mid[row])
         url, project, terms = details[mid]
-        names = candidates.styles[style], (*candidates.contents, "")[content]
+        names = candidates.styles[candidates.style[row]], (*candidates.contents, "")[candidates.content[row]]
         path = harvest.path(row).relative_to(harvest.out).as_posix()
         rows.append((path, *names, project or f"mid-{mid}", mid, spell(url), terms))
     write_table(harvest.out / "index.csv", INDEX, rows)
@@ -200,15 +202,15 @@ def main(args: argparse.Namespace) -> None:
     """Choose, download, verify, index."""
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell of every further try
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are refused by name
-    styles = [style for style in BAM_STYLES if style in args.styles]
-    contents = args.contents and [content for content in BAM_CONTENTS if content in args.contents]
     with open_database(args.db) as connection:
         print(f"Reading {args.db} ...", flush=True)
-        candidates = read_candidates(connection, styles, contents, args.min_score, args.include_mature, args.seed)
+        candidates = read_candidates(
+            connection, args.styles, args.contents, args.min_score, args.include_mature, args.seed
+        )
         failed = np.zeros(len(candidates.mid), bool)
         chosen = choose(candidates, args.per_style, failed)
         print(*candidates.notes, sep="\n")
-        print(f"{len(chosen):,} of {args.per_style * len(styles):,} pictures can be chosen.")
+        print(f"{len(chosen):,} of {args.per_style * len(args.styles):,} pictures can be chosen.")
         if not len(chosen):
             raise UserError(f"--db {args.db}: no picture counts for the wanted styles; lower --min-score")
         if args.dry_run:

@@ -40,8 +40,10 @@ def pick(path: Path, per_style: int = 99, **options) -> dict[int, tuple[str, str
     candidates = read(path, **options)
     rows = choose(candidates, per_style, np.zeros(len(candidates.mid), bool))
     names = (*candidates.contents, "")
-    cells = zip(*candidates.cells(rows), strict=True)
-    return {int(candidates.mid[row]): (candidates.styles[s], names[c]) for row, (s, c) in zip(rows, cells, strict=True)}
+    return {
+        int(candidates.mid[row]): (candidates.styles[candidates.style[row]], names[candidates.content[row]])
+        for row in rows
+    }
 
 
 # Which pictures.
@@ -119,7 +121,7 @@ def test_the_choice_depends_on_which_pictures_can_be_had_and_not_on_when_that_is
     rng = random.Random(0)
     for _ in range(300):
         cuts = np.cumsum([0, *(rng.randint(0, 9) for _ in range(8))])
-        candidates = Candidates(["a", "b"], ["x", "y", "z"], np.arange(cuts[-1]), np.array([cuts[:5], cuts[4:]]), [])
+        candidates = Candidates(["a", "b"], "xyz", *[np.arange(cuts[-1])] * 3, np.array([cuts[:5], cuts[4:]]), [])
         value = np.array([rng.choice([0, 1, *range(2, 99)]) for _ in range(cuts[-1])])  # 0: dead; equal: a placeholder
         wanted, results = rng.randint(1, 15), set()
         for _ in range(4):
