@@ -168,7 +168,7 @@ def read_addresses(connection: sqlite3.Connection, mids: np.ndarray) -> dict[int
     query = f"SELECT mid, {', '.join(columns)} FROM modules WHERE mid IN (SELECT value FROM json_each(?))"
     found = {}
     for mid, url, *texts in connection.execute(query, [json.dumps(mids.tolist())]):
-        project, terms = (" ".join(text.decode("utf-8", "replace").split()) for text in texts)
+        project, terms = (" ".join(text.decode("utf-8", "replace").replace("\0", " ").split()) for text in texts)
         found[mid] = url.decode("utf-8", "surrogateescape").strip(), project, terms
     return found
 

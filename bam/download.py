@@ -71,6 +71,7 @@ class CarefulConnection:
         """Read the whole answer, `content`, within the bounds."""
         late, connected = threading.Event(), self.sock
         timer = threading.Timer(MAX_SECONDS, lambda: late.set() or connected.shutdown(socket.SHUT_RDWR))
+        timer.daemon = True
         timer.start()
         try:
             response = super().getresponse()
@@ -153,7 +154,13 @@ class Client:
         try:
             return pool.urlopen("GET", start, headers={**self.headers, ":target": target}, **how)
         except HTTPError as error:
-            raise explain(getattr(error, "reason", error)) from error
+            reason = getattr(error, "reason", error)
+            if isinstance(reason.__cause__, OSError) and reason.__cause__.errno in THIS_MACHINES_FAULT:
+                raise UserError(
+                    f"{reason.__cause__.strerror}; lower --per-host, then run the same command again"
+                ) from error
+            words = {ReadTimeoutError: "stalled", ProtocolError: "connection lost"}
+            raise Failure(words.get(type(reason), "no connection")) from error
 
 
 def host_of(url: str) -> str:
@@ -174,15 +181,6 @@ def is_public(host: str) -> bool:
     except OSError:
         return True  # connecting will tell; a proxy may know the name
     return all(ip_address(where[0]).is_global for *_, where in found)
-
-
-def explain(error: Exception) -> Exception:
-    """Turn what urllib3 ended with into a `Failure`, or into a `UserError` where this machine ran out of something."""
-    if isinstance(error.__cause__, OSError) and error.__cause__.errno in THIS_MACHINES_FAULT:
-        return UserError(f"{error.__cause__.strerror}; lower --per-host, then run the same command again")
-    if isinstance(error, ReadTimeoutError):
-        return Failure("stalled")
-    return Failure("connection lost" if isinstance(error, ProtocolError) else "no connection")
 
 
 def verify_and_shrink(data: bytes, side: int) -> bytes:

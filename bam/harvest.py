@@ -15,7 +15,6 @@ import random
 import threading
 import warnings
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
 from hashlib import sha256
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -32,7 +31,6 @@ from utils import UserError, read_table, run_script, write_table, write_whole
 
 INDEX = ("path", "style", "content", "group", "mid", "url", "license")
 FAILURES = ("mid", "reason", "content", "temporary")  # content: the hash of a picture that came for several addresses
-USER_AGENT = "SketchingWithStyle/1 (collects pictures for research)"
 PATIENCE = 100  # pictures in a row without an answer, before a server is given up
 
 
@@ -54,12 +52,8 @@ def get_parser() -> argparse.ArgumentParser:
     add("--per-host", type=int, default=16, metavar="N", help="downloads at a time from one server (default: 16)")
     add("--timeout", type=float, default=20, metavar="SECONDS", help="longest silence of a server (default: 20)")
     add("--retries", type=int, default=4, metavar="N", help="further tries after what may pass (default: 4)")
-    add(
-        "--user-agent",
-        default=USER_AGENT,
-        metavar="NAME",
-        help=f"the name to ask servers under (default: {USER_AGENT})",
-    )
+    agent = "the name to ask servers under (default: %(default)s)"
+    add("--user-agent", default="SketchingWithStyle/1 (collects pictures)", metavar="NAME", help=agent)
     add("--allow-private-hosts", action="store_true", help="also ask addresses of this machine and its network")
     return parser
 
@@ -126,10 +120,23 @@ def run_waves(harvest: Harvest, connection: Connection, client: Client, args: ar
     Which pictures result depends on which can be had, and not on the order of the answers: see `choose`. Raises
     `UserError` where a server gives no answers any more, and neither do those of pictures that came before.
     """
+    decoding = threading.BoundedSemaphore(4)  # of up to some hundred megabytes each
     silent: Counter[str] = Counter()  # pictures in a row without an answer, by server
     in_hand = np.flatnonzero(harvest.have)
     some = np.random.RandomState(0).choice(in_hand, min(5, len(in_hand)), replace=False)
     good = deque((url for url, *_ in read_addresses(connection, harvest.candidates.mid[some]).values()), maxlen=5)
+
+    def get(job: tuple[int, str]) -> tuple[int, str, bytes | Failure]:
+        """Download and verify one picture, in a thread."""
+        try:
+            if silent[host_of(job[1])] >= PATIENCE:
+                raise Failure(GIVEN_UP)
+            data = client.fetch(job[1])
+            with decoding:
+                return *job, verify_and_shrink(data, harvest.side)
+        except Failure as failure:
+            return *job, failure
+
     while True:
         chosen = choose(harvest.candidates, args.per_style, harvest.failed)
         missing = chosen[~harvest.have[chosen]]
@@ -138,38 +145,19 @@ def run_waves(harvest: Harvest, connection: Connection, client: Client, args: ar
         addresses = read_addresses(connection, harvest.candidates.mid[missing])
         jobs = [(row, addresses[int(harvest.candidates.mid[row])][0]) for row in missing.tolist()]
         random.Random(0).shuffle(jobs)  # pictures of one server often stand together
-        for row, url, outcome in ask(jobs, harvest.side, client, 2 * args.per_host, silent):
-            if isinstance(outcome, bytes):
-                harvest.keep(row, outcome)
-                good.append(url)
-            else:
-                harvest.fail(row, outcome)
-            answered = isinstance(outcome, bytes) or str(outcome) not in NO_ANSWER
-            silent[host_of(url)] = 0 if answered else silent[host_of(url)] + 1
-            if silent[host_of(url)] == PATIENCE and good and not any(map(client.answers, good)):
-                what = "run the same command again when it is back: it asks again for what got no answer"
-                raise UserError(f"the network seems to be down ({outcome}); {what}")
-
-
-def ask(
-    jobs: list[tuple[int, str]], side: int, client: Client, workers: int, silent: Counter[str]
-) -> Iterator[tuple[int, str, bytes | Failure]]:
-    """Download and verify (row, address) with so many threads; yield both with what came of it, as it comes."""
-    decoding = threading.BoundedSemaphore(4)  # of up to some hundred megabytes each
-
-    def get(job: tuple[int, str]) -> tuple[int, str, bytes | Failure]:
-        """Get one picture."""
-        try:
-            if silent[host_of(job[1])] >= PATIENCE:
-                raise Failure(GIVEN_UP)
-            data = client.fetch(job[1])
-            with decoding:
-                return *job, verify_and_shrink(data, side)
-        except Failure as failure:
-            return *job, failure
-
-    with ThreadPool(workers) as pool:
-        yield from tqdm(pool.imap_unordered(get, jobs), total=len(jobs), unit=" pictures", disable=None)
+        with ThreadPool(2 * args.per_host) as pool, tqdm(total=len(jobs), unit=" pictures", disable=None) as bar:
+            for row, url, outcome in pool.imap_unordered(get, jobs):
+                if isinstance(outcome, bytes):
+                    harvest.keep(row, outcome)
+                    good.append(url)
+                else:
+                    harvest.fail(row, outcome)
+                bar.update()
+                quiet = isinstance(outcome, Failure) and str(outcome) in NO_ANSWER
+                silent[host_of(url)] = silent[host_of(url)] + 1 if quiet else 0
+                if silent[host_of(url)] == PATIENCE and good and not any(map(client.answers, good)):
+                    what = "run the same command again when it is back: it asks again for what got no answer"
+                    raise UserError(f"the network seems to be down ({outcome}); {what}")
 
 
 def write_index(harvest: Harvest, connection: Connection, chosen: np.ndarray) -> None:
