@@ -113,7 +113,7 @@ def share_out(fits: np.ndarray) -> np.ndarray:
 def open_database(path: Path) -> Iterator[sqlite3.Connection]:
     """Open BAM's database for reading only. `UserError` tells what SQLite has to say, also later inside the `with`."""
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
             yield connection
     except sqlite3.Error as error:
         hint = "give the SQLite file that BAM's owners sent, while no other program writes to it"

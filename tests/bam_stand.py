@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import socket
 import sqlite3
@@ -117,36 +118,30 @@ class Handler(BaseHTTPRequestHandler):
         body = picture(int(name.partition(".")[0]))
         if behaviour.endswith("-once"):
             behaviour = "ok" if number > 1 else behaviour.removesuffix("-once")
-        third = len(body) // 3
+        third, there = len(body) // 3, f"{self.server.url}/ok/{name}"
+        answers = {
+            "ok": (200, body, {}),
+            "html": (200, b"<!DOCTYPE html><title>Gone</title>", {"Content_Type": "text/html"}),
+            "wrong-type": (200, body, {"Content_Type": "text/html; charset=utf-8"}),
+            "avif": (200, picture(int(name.partition(".")[0]), "AVIF"), {"Content_Type": "image/avif"}),
+            "gzip": (200, gzip.compress(body), {"Content_Encoding": "gzip"}),
+            "huge": (200, huge_png(), {"Content_Type": "image/png"}),
+            "cut": (200, body[: 2 * third], {}),
+            "zeros": (200, body[:third] + bytes(third) + body[2 * third :], {}),
+            "placeholder": (200, picture(10**6), {}),
+            "429-seconds": (429, b"", {"Retry_After": "1"}),
+            "429-date": (429, b"", {"Retry_After": formatdate(time.time() + 2, usegmt=True)}),
+            "429-odd": (429, b"", {"Retry_After": "tomorrow"}),
+            "to-file": (302, b"", {"Location": f"file:///etc/hostname?{name}"}),
+            "to-server": (302, b"", {"Location": there}),
+            "loop": (302, b"", {"Location": self.path}),
+        }
+        if behaviour.isdigit():
+            self.answer(int(behaviour))
+        elif behaviour in answers:
+            status, data, headers = answers[behaviour]
+            self.answer(status, data, **headers)
         match behaviour:
-            case "ok":
-                self.answer(200, body)
-            case "html":
-                self.answer(200, b"<!DOCTYPE html><title>Gone</title>", Content_Type="text/html")
-            case "wrong-type":
-                self.answer(200, body, Content_Type="text/html; charset=utf-8")
-            case "avif":
-                self.answer(200, picture(int(name.partition(".")[0]), "AVIF"), Content_Type="image/avif")
-            case "huge":
-                self.answer(200, huge_png(), Content_Type="image/png")
-            case "cut":
-                self.answer(200, body[: 2 * third])
-            case "zeros":
-                self.answer(200, body[:third] + bytes(third) + body[2 * third :])
-            case "placeholder":
-                self.answer(200, picture(10**6))
-            case "429-seconds":
-                self.answer(429, Retry_After="1")
-            case "429-date":
-                self.answer(429, Retry_After=formatdate(time.time() + 2, usegmt=True))
-            case "429-odd":
-                self.answer(429, Retry_After="tomorrow")
-            case "to-file":
-                self.answer(302, Location=f"file:///etc/hostname?{name}")
-            case "to-server":
-                self.answer(302, Location=f"{self.server.url}/ok/{name}")
-            case "loop":
-                self.answer(302, Location=self.path)
             case "reset":
                 self.begin(b"Content-Length: 5000\r\n", body[:100])
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -167,8 +162,6 @@ class Handler(BaseHTTPRequestHandler):
                 self.begin(b"", body)
                 while not self.server.over.is_set():
                     self.wfile.write(bytes(65536))
-            case status:
-                self.answer(int(status))
 
 
 class PictureServer(ThreadingHTTPServer):
