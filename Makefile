@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # A process for each processor, up to four, and a thread in each.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
-DEMO := --data data/demo --resume
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+DEMO := runs/demo
 
-.PHONY: demo figures test test-all lint clean
+.PHONY: demo figures test lint clean
 
 .venv/installed: requirements.txt requirements-test.txt build-constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13) and "Python 3.10 to 3.13 is needed: make PYTHON=python3.12 ...")'
@@ -15,25 +15,22 @@ DEMO := --data data/demo --resume
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/python demo.py data/demo --per-cell 16
-	$(BIN)/python classification_net.py $(DEMO) --run runs/demo/stage1 --image-size 96 --epochs 10
-	$(BIN)/python train.py $(DEMO) --stage1 runs/demo/stage1 --run runs/demo/stage2 --epochs 5
-	$(BIN)/python evaluate.py runs/demo/stage1 runs/demo/stage2
-	@echo
-	@echo "What came out: distance in runs/demo/stage2 means style; the table above has the numbers, and"
-	@echo "runs/demo/*/evaluation the pictures. Search with it: $(BIN)/python search.py runs/demo/stage2 PICTURE --data data/demo"
-	@echo "On your own pictures, in folders DIR/<style>/<content>/:"
-	@echo "    $(BIN)/python classification_net.py --data DIR && $(BIN)/python train.py --data DIR"
+	$(BIN)/python -m standin data/standin --per-cell 40 --size 64
+	$(BIN)/python classification_net.py --data data/standin --run $(DEMO)/stage1 --image-size 64 --epochs 3 --resume
+	$(BIN)/python train.py --stage1 $(DEMO)/stage1 --run $(DEMO)/stage2 --epochs 8 --lr 0.004 --resume
+	$(BIN)/python -m retrieval.evaluate $(DEMO)/stage1 $(DEMO)/stage2
+	@echo "Distance in $(DEMO)/stage2 means style: the table above and the pictures in $(DEMO)/*/evaluation show how well."
+	@echo "Your own pictures, in folders DIR/<style>/<content>/:  $(BIN)/python classification_net.py --data DIR"
 
 figures: demo
-	$(BIN)/python demo.py --sheet images/demo.png --seed 3
-	$(BIN)/python figures.py --runs runs/demo --out images
+	$(BIN)/python -m standin --sheet images/BAM_sample.png --seed 8
+	cp $(DEMO)/stage1/evaluation/tsne.png images/tsne_classification.png
+	cp $(DEMO)/stage2/evaluation/tsne.png images/tsne_triplet.png
+	cp $(DEMO)/stage1/evaluation/retrieval.png images/retrieval_classification.png
+	cp $(DEMO)/stage2/evaluation/retrieval.png images/retrieval_triplet.png
 
 test: .venv/installed lint
 	$(PYTEST)
-
-test-all: .venv/installed lint
-	$(PYTEST) -m "slow or not slow"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -125,7 +125,8 @@ def main(args: argparse.Namespace) -> None:
     if done < args.epochs:
         by_class = torch.stack([right[target[val_rows] == one].mean() for one in range(len(classes))])
         print(f"done: validation accuracy {right.mean():.3f}, as a mean over the classes {by_class.mean():.3f}")
-    print(f"next: python train.py --stage1 {args.run}")
+    name = args.run.name.replace("1", "2") if "1" in args.run.name else f"{args.run.name}-triplets"
+    print(f"next: python train.py --stage1 {args.run} --run {args.run.with_name(name)}")
 
 
 def adam_groups(net: nn.Module, width: int | None) -> list[dict[str, Any]]:

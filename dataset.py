@@ -27,7 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor, distributed
 from torch.nn import functional
 from tqdm import tqdm
@@ -41,8 +41,10 @@ BAM_CONTENTS = ("bicycle", "bird", "building", "cars", "cat", "dog", "flower", "
 SPLITS = ("train", "val", "test")
 SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 SPLIT_FOLDERS |= {split: split for split in SPLITS}
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # Pillow knows more; some run other programs
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # Pillow knows more; some run other programs
 SUFFIXES = {suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS}
+# A long text beside the pixels is no reason to refuse them.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30
 # How to turn a picture upright, by its EXIF orientation.
 TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
 UPRIGHT = {number: Image.Transpose[name] for number, name in enumerate(TURNS, 2)}
@@ -155,7 +157,10 @@ def walk(folder: Path) -> list[dict[str, str]]:
         path = Path(place).relative_to(folder)
         split = SPLIT_FOLDERS[path.parts[0].lower()] if by_split and path.parts else ""
         parts, files = path.parts[by_split:], sorted(name for name in files if name[0] != ".")
-        folders[:] = sorted(name for name in folders if name[0] != ".")
+        here = Path(place).resolve()  # no link is followed that leads back to a folder above
+        folders[:] = sorted(
+            name for name in folders if name[0] != "." and not here.is_relative_to((here / name).resolve())
+        )
         if len(parts) > 2 or {"config.json", "metrics.json"} & set(files):
             passed_over[place, "too deep, or a run's"] += len(files)
             folders.clear()
@@ -265,10 +270,12 @@ def read_picture(source: Path | bytes, least: int | None = None) -> np.ndarray:
     except Exception as error:  # Pillow raises all kinds of things, for metadata too, on which OpenCV is asked
         if isinstance(error, OSError) and not isinstance(error, UnidentifiedImageError):
             raise UnreadablePicture(str(error)) from error  # pixels are missing, which OpenCV would make up
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+        picture = None
+        with contextlib.suppress(cv2.error):  # raised for what is empty or claims to be huge
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if picture is None:
             raise UnreadablePicture("it is empty" if not data else f"it cannot be decoded: {error}") from error
-        return picture
+        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -361,10 +368,14 @@ def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target:
         for square, row in zip(np.load(file, mmap_mode="r"), read_table(file.with_suffix(".csv")), strict=True):
             kept[row["path"], int(row["size"]), int(row["changed"])] = square, row["problem"]
     part = target.with_suffix(".part")
-    squares = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), side, side, 3))
-    if hasattr(os, "posix_fallocate"):  # the space is taken at once: a map that finds the disk full kills its process
-        with part.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+    try:
+        squares = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), side, side, 3))
+        if hasattr(os, "posix_fallocate"):  # space is taken at once: a map that finds the disk full kills its process
+            with part.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{error.strerror}; choose another --cache", str(part)) from error
 
     def decode(row: int) -> str:
         if files[row] in kept:
@@ -386,9 +397,9 @@ def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target:
     write_table(target.with_suffix(".csv"), ("path", "size", "changed", "problem"), rows)
     squares.flush()
     part.replace(target)
-    for file in older:
-        file.with_suffix(".csv").unlink()
+    for file in older:  # the map first: one that a kill left without its table could not be read
         file.unlink()
+        file.with_suffix(".csv").unlink()
 
 
 # Batches.
@@ -504,11 +515,11 @@ def crop_on_cpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
 
 def crop_on_gpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
     """The same for all pictures at once, without rounding: float32 [n, image_size, image_size, 3]."""
-    steps = (torch.arange(image_size, device=squares.device) + 0.5) / image_size
-    left, top, side, mirrored = crops[:, :, None].unbind(dim=1)
-    x = left + side * torch.where(mirrored > 0, 1 - steps, steps)
-    y = top + side * steps
-    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1) * (2 / squares.shape[1]) - 1
+    steps = torch.linspace(0.5 / image_size, 1 - 0.5 / image_size, image_size, device=squares.device)
+    left, top, side = (crops[:, :3, None] * (2 / squares.shape[1])).unbind(dim=1)  # a square goes from -1 to 1
+    x = torch.addcmul(left - 1, side, (crops[:, 3:] - steps).abs())  # mirrored ones from the right
+    y = torch.addcmul(top - 1, side, steps)
+    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
     pictures = squares.permute(0, 3, 1, 2).float()
     cropped = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
     return cropped.permute(0, 2, 3, 1).contiguous()

@@ -138,7 +138,7 @@ def load_weights(net: EmbeddingNet, weights: str, arch: str) -> None:
         state = state.get("embedding", state.get("state_dict", state))
     # DataParallel puts "module." before all names; the re-implementation calls its backbone "convnet".
     state = {re.sub(r"^(module\.)?(\w+\.)*?convnet\.", "backbone.", name): value for name, value in state.items()}
-    state = {name.removeprefix("module."): value for name, value in state.items() if not name.startswith("aux")}
+    state = {name.removeprefix("module."): value for name, value in state.items() if not name.lower().startswith("aux")}
     if not any(name.startswith("backbone.") for name in state):
         state = {f"backbone.{name}": value for name, value in state.items()}
     own = net.state_dict()
@@ -168,8 +168,8 @@ def load_net(run: Path | str) -> tuple[dict[str, Any], EmbeddingNet, nn.Module |
     """
     file = Path(run) / WEIGHTS
     if not file.exists():
-        what = "is a file; give the run's folder" if Path(run).is_file() else f"has no {WEIGHTS}; train it first"
-        raise UserError(f"{run}: {what}")
+        problem = "is a file; give the run's folder" if Path(run).is_file() else f"has no {WEIGHTS}; first train it"
+        raise UserError(f"{run}: {problem}, by python classification_net.py --data DIR, then python train.py")
     facts = load_file(file)
     weights, head = facts.pop("embedding"), facts.pop("head", None)
     net = StyleClassifier(EmbeddingNet(facts["arch"], facts["embedding_dim"], facts["dropout"]), len(facts["classes"]))

@@ -94,9 +94,12 @@ def main(args: argparse.Namespace) -> None:
     embedding.to(device)
     if choice.bottleneck_length:
         sample = np.random.default_rng(args.seed).permutation(train_rows)[:512]
-        scale_bottleneck(embedding, predict(embedding, squares, sample, *view), choice.bottleneck_length)
+        outputs = predict(embedding, squares, sample, *view, args.batch_size)
+        scale_bottleneck(embedding, outputs, choice.bottleneck_length)
     net = triplet.TripletNet(embedding, choice.length)
-    optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=choice.momentum, fused=True)
+    # Not fused for float16, whose first steps overflow: a fused step that is skipped leaves the momentum undefined.
+    fused = precision != torch.float16 or None
+    optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=choice.momentum, fused=fused)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
 
     # The run: its folder, its curves, and how far it is.

@@ -110,7 +110,10 @@ def read_triplets(files: list[Path], split: np.ndarray) -> dict[str, np.ndarray]
         raise UserError(f"--triplets {' '.join(map(str, files))}: {error}; give lines of three row numbers") from error
     useful = (splits == splits[:, :1]).all(axis=1) & (table != np.roll(table, 1, axis=1)).all(axis=1)
     print(f"triplets: {useful.sum()} of {len(table)}; the others name a picture twice, or are not all in one split")
-    return {name: table[useful & (splits[:, 0] == name)] for name in ("train", "val", "test")}
+    found = {name: table[useful & (splits[:, 0] == name)] for name in ("train", "val", "test")}
+    if not len(found["train"]) or not len(found["val"]):
+        raise UserError(f"--triplets {' '.join(map(str, files))}: give some for training and some for validation")
+    return found
 
 
 @torch.no_grad()

@@ -1,0 +1,216 @@
+"""Data folders: the three layouts, what is passed over and said, and splits without leaks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataset import BAM_CONTENTS, BAM_STYLES, SUFFIXES, draw_splits, read_collection
+from utils import UserError
+
+
+def make_folder(folder: Path, paths: list[str], index: str | None = None) -> Path:
+    """A folder with a file at each path, each of its own content, and perhaps an index."""
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path)
+    if index is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "index.csv").write_text(index, encoding="utf-8")
+    return folder
+
+
+# The layouts.
+
+
+def test_an_index_gives_styles_contents_splits_and_groups(tmp_path):
+    index = (
+        "\ufeffpath,style,content,split,group,licence\r\na.jpg,Comic,bird,train,g1,CC0\r\n"
+        'b é.jpg,"Oil Paint",,,g2,\r\nsub/c.jpg, Comic ,cat,,g1,"x, y"\r\n\r\n'
+    )
+    found = read_collection(make_folder(tmp_path, ["a.jpg", "b é.jpg", "sub/c.jpg", "d.jpg"], index))
+    assert found.paths == ["a.jpg", "b é.jpg", "sub/c.jpg"]
+    assert found.styles == ["Comic", "Oil Paint"] and found.style.tolist() == [0, 1, 0]
+    assert found.contents == ["bird", "cat"] and found.content.tolist() == [0, -1, 1]
+    assert found.split[0] == found.split[2] == "train", "a group follows the split that one of it has"
+
+
+def test_folders_are_styles_and_perhaps_contents(tmp_path):
+    found = read_collection(make_folder(tmp_path / "1", ["b/cat/1.PNG", "b/cat/2.jpg", "a/dog/1.webp"]))
+    assert found.paths == ["a/dog/1.webp", "b/cat/1.PNG", "b/cat/2.jpg"]
+    assert found.style.tolist() == [0, 1, 1] and found.contents == ["cat", "dog"]
+    found = read_collection(make_folder(tmp_path / "2", ["b/1.jpg", "a/1.jpg"]))
+    assert found.styles == ["a", "b"] and found.contents == [] and found.content.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "validation", "test")])
+def test_folders_that_are_called_like_splits_are_splits(tmp_path, names):
+    found = read_collection(make_folder(tmp_path, [f"{name}/{style}/1.jpg" for name in names for style in "ab"]))
+    assert found.styles == ["a", "b"] and Counter(found.split.tolist()) == {"train": 2, "val": 2, "test": 2}
+
+
+def test_the_order_of_bams_classes_is_the_methods_where_all_names_are_bams(tmp_path):
+    paths = [f"{style}/{content}/1.jpg" for style in BAM_STYLES for content in BAM_CONTENTS]
+    found = read_collection(make_folder(tmp_path / "bam", paths))
+    assert found.styles == list(BAM_STYLES) and found.contents == list(BAM_CONTENTS)
+    assert found.styles[:3] == ["3D Graphics", "Comic", "Pencil Sketch"] and found.styles[-1] == "Peaceful"
+    assert read_collection(make_folder(tmp_path / "2", ["zebra/1.jpg", "Comic/1.jpg"])).styles == ["Comic", "zebra"]
+
+
+def test_the_two_spellings_of_an_accent_are_one_style(tmp_path):
+    composed, split_up = (unicodedata.normalize(form, "Süd") for form in ("NFC", "NFD"))
+    found = read_collection(make_folder(tmp_path, [f"{composed}/1.jpg", f"{split_up}/2.jpg", "a/1.jpg"]))
+    assert found.styles == [composed, "a"] or found.styles == ["a", composed]
+    assert len(found.paths) == 3
+
+
+def test_every_format_that_can_be_decoded_is_taken():
+    assert {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"} <= SUFFIXES
+    assert not {".eps", ".pdf", ".txt", ".csv"} & SUFFIXES
+
+
+# What is passed over is said.
+
+
+def test_hidden_files_are_passed_over_in_silence_and_others_are_counted_by_reason(tmp_path, capsys):
+    paths = ["a/1.jpg", "b/1.jpg", ".git/x/1.jpg", "a/.DS_Store", ".DS_Store"]
+    read_collection(make_folder(tmp_path, paths))
+    assert "passed over" not in capsys.readouterr().out
+    read_collection(make_folder(tmp_path, ["a/2.heic", "a/3", "b/4.jpg?w=200", "root.jpg", "a/x/deep/5.jpg"]))
+    said = capsys.readouterr().out
+    assert re.search(r"5 files.* are passed over", said), said
+    for word in (".heic", "no suffix", ".jpg?w=200", "deep"):
+        assert word in said
+
+
+@pytest.mark.parametrize("path", ["c/1.heic", "c/x/1.heic"])
+def test_a_style_that_is_left_with_nothing_is_an_error(tmp_path, path):
+    with pytest.raises(UserError, match="no pictures of style c; expected index.csv, <style>/<content>/<picture>"):
+        read_collection(make_folder(tmp_path, ["a/1.jpg", "b/1.jpg", path]))
+
+
+def test_runs_and_evaluations_inside_the_data_are_no_styles(tmp_path, capsys):
+    paths = ["a/1.jpg", "b/1.jpg", "runs/stage1/config.json", "runs/stage1/curves.png", "results/metrics.json"]
+    found = read_collection(make_folder(tmp_path, [*paths, "results/tsne.png", "runs/stage1/evaluation/tsne.png"]))
+    assert found.styles == ["a", "b"]
+    assert "stage1" in capsys.readouterr().out
+
+
+def test_links_are_followed_but_never_in_a_circle(tmp_path):
+    make_folder(tmp_path / "real", ["a/1.jpg", "a/2.jpg", "b/3.jpg"])
+    (tmp_path / "linked").mkdir()
+    for style in "ab":
+        (tmp_path / "linked" / style).symlink_to(tmp_path / "real" / style)
+    assert len(read_collection(tmp_path / "linked").paths) == 3
+    for place in (".", "a"):
+        for name in ("up", "again"):
+            (tmp_path / "real" / place / name).symlink_to(tmp_path / "real")
+    assert read_collection(tmp_path / "real").paths == ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "index", "says"),
+    [
+        ([], None, "no pictures there; expected index.csv"),
+        (["readme.txt", "picture.jpg"], None, "no pictures"),
+        ([], "path,style\n", "lists no pictures"),
+        (["a.jpg"], "file,style\na.jpg,x\n", "row 2: .* path"),
+        (["a.jpg"], "path,class\na.jpg,x\n", "row 2: .* style"),
+        (["a.jpg"], "path,style\na.jpg,x,y\n", "row 2"),
+        (["a.jpg"], "path,style\na.jpg,x\nb.jpg,x\nc.jpg,x\n", "2 of its pictures are not there, first b.jpg"),
+        (["a.jpg"], "path,style\na.jpg,x\na.jpg,y\n", "row 3"),
+        (["a.jpg"], "path,style,split\na.jpg,x,training\n", "row 2: .*split"),
+        (["a.jpg"], 'path,style\n"a.jpg,x\n', "not valid CSV"),
+    ],
+)
+def test_a_folder_that_is_not_as_described_is_refused_in_one_line_that_names_it(tmp_path, paths, index, says):
+    with pytest.raises(UserError, match=says) as caught:
+        read_collection(make_folder(tmp_path, paths, index))
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+# The split.
+
+
+def test_byte_equal_pictures_are_one_group_and_their_number_is_said(tmp_path, capsys):
+    folder = make_folder(tmp_path, [f"{style}/{number}.jpg" for style in "ab" for number in range(40)])
+    for number in range(20):
+        shutil.copy(folder / f"a/{number}.jpg", folder / f"a/copy of {number}.jpg")
+    found = read_collection(folder)
+    split = dict(zip(found.paths, found.split.tolist(), strict=True))
+    assert all(split[f"a/{number}.jpg"] == split[f"a/copy of {number}.jpg"] for number in range(20))
+    assert "20 files are copies of others" in capsys.readouterr().out
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 4), st.integers(-1, 3), st.integers(0, 60)), min_size=1, max_size=200),
+    seed=st.integers(0, 3),
+)
+def test_groups_stay_whole_and_every_picture_has_a_split(rows, seed):
+    style, content, group = (np.array(column) for column in zip(*rows, strict=True))
+    names = [f"g{number}" for number in group]
+    split = draw_splits(style, content, names, np.full(len(rows), "", dtype="<U5"), seed)
+    assert set(split.tolist()) <= {"train", "val", "test"}
+    assert all(len(set(split[group == number].tolist())) == 1 for number in set(group.tolist()))
+
+
+@settings(max_examples=30, deadline=None)
+@given(counts=st.lists(st.integers(4, 120), min_size=2, max_size=5), contents=st.integers(1, 9), seed=st.integers(0, 3))
+def test_every_style_is_split_80_10_10_and_is_in_every_split(counts, contents, seed):
+    style = np.repeat(np.arange(len(counts)), counts)
+    content, names = np.arange(len(style)) % contents, [str(row) for row in range(len(style))]
+    split = draw_splits(style, content, names, np.full(len(style), "", dtype="<U5"), seed)
+    for number, count in enumerate(counts):
+        found = Counter(split[style == number].tolist())
+        assert found["val"] >= 1 and found["test"] >= 1 and found["train"] >= 2
+        for part, share in (("train", 0.8), ("val", 0.1), ("test", 0.1)):
+            assert abs(found[part] - share * count) <= 2 + contents / 2
+
+
+def test_the_split_depends_on_the_rows_and_the_seed_alone(tmp_path):
+    paths = [f"{style}/{content}/{number}.jpg" for style in "ab" for content in "xy" for number in range(10)]
+    found = read_collection(make_folder(tmp_path / "1", paths))
+    again = read_collection(make_folder(tmp_path / "2", paths[::-1]))
+    assert (again.split == found.split).all() and (read_collection(tmp_path / "1", 1).split != found.split).any()
+    # Written down, so that another machine or version that splits otherwise is noticed.
+    assert [paths[row] for row in found.rows("val")] == VALIDATION
+
+
+VALIDATION = ["a/x/1.jpg", "a/x/7.jpg", "b/x/3.jpg", "b/y/8.jpg"]
+
+
+def test_splits_of_the_index_are_kept(tmp_path):
+    index = "path,style,split\n" + "".join(f"{n}.jpg,{'ab'[n % 2]},{'test' if n < 6 else ''}\n" for n in range(30))
+    found = read_collection(make_folder(tmp_path, [f"{n}.jpg" for n in range(30)], index))
+    assert set(found.split[:6].tolist()) == {"test"} and Counter(found.split[6:].tolist())["train"] > 15
+    given = "path,style,split\n0.jpg,a,train\n1.jpg,a,test\n2.jpg,b,val\n3.jpg,b,\n"
+    (tmp_path / "1.jpg").write_bytes((tmp_path / "0.jpg").read_bytes())
+    (tmp_path / "index.csv").write_text(given)
+    assert read_collection(tmp_path).split[:3].tolist() == ["train", "test", "val"], "even of copies"
+
+
+def test_a_known_split_outranks_all_and_new_pictures_are_left_out_and_counted(tmp_path, capsys):
+    folder = make_folder(tmp_path, ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"])
+    known = {"a/1.jpg": "val", "b/1.jpg": "train", "b/2.jpg": "test"}
+    found = read_collection(folder, known=known)
+    assert dict(zip(found.paths, found.split.tolist(), strict=True)) == known
+    assert "1 pictures are new since stage 1 and left out" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"lacks 1 of the pictures that stage 1 had, first c/1\.jpg"):
+        read_collection(folder, known={**known, "c/1.jpg": "train"})
+
+
+def test_a_name_that_is_no_utf_8_is_a_name_like_others(tmp_path):
+    folder = make_folder(tmp_path, ["a/1.jpg"])
+    os.makedirs(os.fsencode(folder) + b"/b\xff")  # noqa: PTH103
+    Path(os.fsdecode(os.fsencode(folder) + b"/b\xff/1.jpg")).write_text("1")
+    assert read_collection(folder).styles == ["a", "b\udcff"]

@@ -1,0 +1,224 @@
+"""Every kind of picture is decoded right, or refused by name: never a crash, never a black or half picture."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, PngImagePlugin
+
+from dataset import UnreadablePicture, read_picture, to_square
+
+HEIGHT, WIDTH = 48, 64
+
+
+def scene() -> np.ndarray:
+    """A picture without symmetry: a different colour in each corner, uint8 [48, 64, 3]."""
+    picture = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    picture[:24, :32], picture[:24, 32:] = (220, 30, 30), (30, 200, 40)
+    picture[24:, :32], picture[24:, 32:] = (40, 50, 210), (235, 220, 40)
+    return picture
+
+
+IMAGE = Image.fromarray(scene())
+GREY = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
+
+
+def encode(image: Image.Image, form: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def with_exif(form: str, orientation: int = 6, spoil: bytes = b"") -> bytes:
+    """The scene with an orientation; the first bytes of EXIF after its header are replaced by `spoil`."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(IMAGE, form, exif=spoil or exif.tobytes(), quality=95)
+
+
+FRAMES = {"save_all": True, "append_images": [IMAGE.transpose(Image.Transpose.ROTATE_180)]}
+LONG_TEXT, MANY_TEXTS, PROFILE = PngImagePlugin.PngInfo(), PngImagePlugin.PngInfo(), ImageCms.createProfile("sRGB")
+LONG_TEXT.add_text("prompt", "x" * 3_000_000, zip=True)
+for number in range(90):
+    MANY_TEXTS.add_text(f"text {number}", "y" * 900_000, zip=True)
+COLOURED = {
+    "jpeg": encode(IMAGE, "JPEG", quality=95),
+    "progressive jpeg": encode(IMAGE, "JPEG", quality=95, progressive=True),
+    "cmyk jpeg": encode(IMAGE.convert("CMYK"), "JPEG", quality=95),
+    "jpeg with odd exif": with_exif("JPEG", spoil=b"Exif\0\0no exif at all"),
+    "png": encode(IMAGE, "PNG"),
+    "palette": encode(IMAGE.convert("P", palette=Image.Palette.ADAPTIVE), "PNG"),
+    "interlaced png": encode(IMAGE, "PNG", interlace=1),
+    "png with a long text": encode(IMAGE, "PNG", pnginfo=LONG_TEXT),
+    "png with many long texts": encode(IMAGE, "PNG", pnginfo=MANY_TEXTS),
+    "png with a huge profile": encode(IMAGE, "PNG", icc_profile=bytes(3_000_000)),
+    "png with odd exif": with_exif("PNG", spoil=b"Exif\0\0no exif at all"),
+    "webp": encode(IMAGE, "WEBP", quality=95),
+    "webp with odd exif": with_exif("WEBP", spoil=b"no exif at all"),
+    "animated webp": encode(IMAGE, "WEBP", lossless=True, **FRAMES),
+    "animated gif": encode(IMAGE, "GIF", **FRAMES),
+    "bmp": encode(IMAGE, "BMP"),
+    "tiff": encode(IMAGE, "TIFF"),
+    "lzw tiff": encode(IMAGE, "TIFF", compression="tiff_lzw"),
+    "avif": encode(IMAGE, "AVIF", quality=95),
+    "mpo": encode(IMAGE, "MPO", quality=95, **FRAMES),
+}
+GREYS = {
+    "8 bits": encode(Image.fromarray(GREY), "PNG"),
+    "jpeg": encode(Image.fromarray(GREY), "JPEG", quality=100),
+    "16 bits": encode(Image.fromarray(GREY.astype(np.uint16) * 257), "PNG"),
+    "16 bits tiff": encode(Image.fromarray(GREY.astype(np.uint16) * 257), "TIFF"),
+    "32 bits tiff": encode(Image.fromarray(GREY.astype(np.int32) * 257), "TIFF"),
+    "fractions": encode(Image.fromarray(GREY.astype(np.float32) / 255), "TIFF"),
+    "floats": encode(Image.fromarray(GREY.astype(np.float32)), "TIFF"),
+}
+
+
+def assert_scene(picture: np.ndarray, expected: np.ndarray, tolerance: int = 40) -> None:
+    """The centres of the four corners have the expected colours."""
+    assert picture.shape == expected.shape and picture.dtype == np.uint8
+    height, width = picture.shape[:2]
+    for y in (height // 4, 3 * height // 4):
+        for x in (width // 4, 3 * width // 4):
+            assert abs(picture[y, x].astype(int) - expected[y, x].astype(int)).max() <= tolerance, (y, x, picture[y, x])
+
+
+@pytest.mark.parametrize("kind", sorted(COLOURED))
+def test_pictures_have_their_colours(kind):
+    assert_scene(read_picture(COLOURED[kind]), scene())
+
+
+@pytest.mark.parametrize("kind", sorted(GREYS))
+def test_grey_pictures_keep_their_range(kind):
+    picture = read_picture(GREYS[kind]).astype(int)
+    assert picture.shape == (HEIGHT, WIDTH, 3) and np.abs(picture - GREY[:, :, None]).max() <= 2
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "PNG with a long text"])
+def test_transparent_parts_are_white(form):
+    pixels = np.dstack([scene(), np.full((HEIGHT, WIDTH), 255, np.uint8)])
+    pixels[:, 32:, 3], pixels[24:, :32, 3] = 0, 128
+    expected = scene()
+    expected[:, 32:] = 255
+    expected[24:, :32] = (expected[24:, :32].astype(int) + 255) // 2
+    options = {"lossless": True} if form == "WEBP" else {"pnginfo": LONG_TEXT} if "text" in form else {}
+    assert_scene(read_picture(encode(Image.fromarray(pixels), form.split()[0], **options)), expected, 2)
+
+
+def test_a_transparent_colour_is_white_in_palettes_colours_and_16_bit_grey():
+    palette, expected = IMAGE.convert("P", palette=Image.Palette.ADAPTIVE), scene()
+    expected[:24, 32:] = 255
+    assert_scene(read_picture(encode(palette, "PNG", transparency=palette.getpixel((40, 8)))), expected)
+    assert_scene(read_picture(encode(IMAGE, "PNG", transparency=(30, 200, 40))), expected)
+    grey = np.full((HEIGHT, WIDTH), 20_000, np.uint16)
+    grey[:, 32:] = 0
+    picture = read_picture(encode(Image.fromarray(grey), "PNG", transparency=0))
+    assert (picture[:, 32:] == 255).all() and (picture[:, :32] == 78).all()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_upright(orientation, form):
+    turns = [
+        lambda x: x,
+        np.fliplr,
+        lambda x: np.rot90(x, 2),
+        np.flipud,
+        lambda x: x.transpose(1, 0, 2),
+        lambda x: np.rot90(x, -1),
+        lambda x: np.rot90(x, 2).transpose(1, 0, 2),
+        np.rot90,
+    ]
+    assert_scene(read_picture(with_exif(form, orientation)), turns[orientation - 1](scene()))
+
+
+@pytest.mark.parametrize("size", [(1600, 1200), (1201, 1803)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_may_be_decoded_smaller_and_gives_the_same_square(size, orientation):
+    generator = np.random.default_rng(0)
+    waves = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    image, exif = Image.fromarray(waves).resize(size, Image.Resampling.BICUBIC), Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(image, "JPEG", quality=92, exif=exif)
+    whole, reduced = read_picture(data), read_picture(data, least=128)
+    assert min(reduced.shape[:2]) >= 128 and reduced.size < whole.size / 3
+    difference = to_square(whole, 128).astype(int) - to_square(reduced, 128)
+    assert np.abs(difference).mean() < 2 and np.abs(difference).max() < 16
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 4_000), (4_000, 3), (33, 32)])
+def test_odd_shapes_become_squares(size):
+    square = to_square(read_picture(encode(Image.new("RGB", size, (200, 100, 50)), "PNG")), 32)
+    assert square.shape == (32, 32, 3) and (square == (200, 100, 50)).all()
+
+
+def test_a_square_is_the_middle_of_its_picture():
+    square = to_square(np.dstack([np.arange(300, dtype=np.uint8)[None].repeat(100, 0)] * 3), 100)
+    assert (square[:, :, 0] == np.arange(100, 200)).all()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"<html>404 Not Found</html>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", COLOURED["jpeg"][:700]],
+    ids=["empty", "text", "PostScript", "cut"],
+)
+def test_what_is_no_whole_picture_is_refused_with_a_reason(data, tmp_path):
+    (tmp_path / "picture.jpg").write_bytes(data)
+    for source in (data, tmp_path / "picture.jpg"):
+        with pytest.raises(UnreadablePicture, match="."):
+            read_picture(source)
+
+
+@pytest.mark.parametrize("kind", sorted(COLOURED.keys() - {"png with many long texts"}))
+def test_a_file_that_is_cut_is_refused_or_complete(kind):
+    """What is lost may only be what no pixel needs: a GIF's last byte, a JPEG's end mark, a second frame."""
+    data, whole, chances = COLOURED[kind], read_picture(COLOURED[kind]), random.Random(kind)
+    for length in (1, len(data) - 1, *chances.sample(range(1, len(data)), 12)):
+        try:
+            cut = read_picture(data[:length])
+        except UnreadablePicture:
+            continue
+        assert np.array_equal(cut, whole), f"cut at {length} of {len(data)}"
+
+
+def mangle(data: bytes, chances: random.Random) -> bytes:
+    """Spoil a file in one of the ways that files get spoilt."""
+    way, start = chances.randrange(5), chances.randrange(len(data))
+    spoilt = bytearray(data)
+    if way == 0:  # flipped bits
+        for _ in range(chances.choice((1, 3, 30))):
+            spoilt[chances.randrange(len(spoilt))] ^= 1 << chances.randrange(8)
+    elif way == 1:  # a hole of zeros, as of an unfinished download
+        spoilt[start : start + 600] = bytes(min(600, len(data) - start))
+    elif way == 2:  # a header that lies
+        for _ in range(4):
+            spoilt[chances.randrange(min(100, len(spoilt)))] = chances.choice((0, 1, 127, 128, 255))
+    elif way == 3:  # of another type than it begins
+        spoilt[start:] = chances.choice(list(COLOURED.values()))[start:]
+    else:  # a piece missing
+        del spoilt[start : start + chances.randrange(1, 200)]
+    return bytes(spoilt)
+
+
+def test_mangled_files_are_decoded_or_refused(capfd):
+    chances, refused = random.Random(0), 0
+    kinds = [data for data in (*COLOURED.values(), *GREYS.values()) if len(data) < 20_000]
+    for number in range(600):
+        try:
+            square = to_square(read_picture(mangle(kinds[number % len(kinds)], chances), least=32), 32)
+            assert square.shape == (32, 32, 3) and square.dtype == np.uint8
+        except UnreadablePicture as error:
+            assert str(error)
+            refused += 1
+    capfd.readouterr()  # libraries complain of each file there
+    assert 100 < refused < 550
+
+
+def test_a_missing_file_and_one_without_rights_are_the_systems_errors_not_the_pictures(tmp_path: Path):
+    for path in (tmp_path / "missing.jpg", tmp_path):
+        with pytest.raises(OSError, match=str(path)):
+            read_picture(path)

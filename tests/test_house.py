@@ -1,0 +1,67 @@
+"""Six files tell the method: who may import whom, and nothing that is offered is without effect."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+
+import pytest
+from running import ROOT, SCRIPTS
+
+MAY = {  # what each of the six may import of the project
+    "utils": set(),
+    "dataset": {"utils"},
+    "networks": {"utils"},
+    "triplet_network": {"networks", "utils"},
+    "classification_net": {"dataset", "networks", "utils"},
+    "train": {"dataset", "networks", "triplet_network", "utils"},
+}
+FOLDERS = ("retrieval", "bam", "standin", "experiments")
+STAGES = {"classification_net", "train"}
+
+
+def imported(path: str) -> set[str]:
+    """The top-level names that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("name", sorted(MAY))
+def test_the_six_import_each_other_in_one_direction_and_nothing_else_of_the_project(name):
+    assert imported(f"{name}.py") & {*MAY, *FOLDERS} <= MAY[name]
+
+
+def test_only_experiments_import_a_stage_script():
+    for path in [*ROOT.glob("hubconf.py"), *(file for folder in FOLDERS[:3] for file in (ROOT / folder).glob("*.py"))]:
+        assert not imported(str(path)) & STAGES, path
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_every_option_is_read_and_every_departure_decides_something(script):
+    texts = {path: (ROOT / path).read_text(encoding="utf-8") for path in (script, "utils.py")}
+    for action in SCRIPTS[script].get_parser()._actions:
+        if action.dest != "help":
+            assert re.search(rf"args\.{action.dest}\b|\"{action.dest}\"", "".join(texts.values())), action.dest
+    for name in SCRIPTS[script].DEPARTURES:
+        assert re.search(rf"choice\.{name}\b", texts[script]), name
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_both_loops_are_in_view(script):
+    main = next(node for node in ast.parse((ROOT / script).read_text()).body if getattr(node, "name", "") == "main")
+    text = ast.unparse(main)
+    for step in ("for epoch in", "zero_grad()", ".backward()", ".step(", 'group["lr"]'.replace('"', "'")):
+        assert step in text
+
+
+def test_weights_are_loaded_as_plain_data_everywhere():
+    for path in subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True).stdout.split():
+        if not path.startswith("tests/"):
+            text = (ROOT / path).read_text(encoding="utf-8")
+            assert text.count("torch.load(") == text.count("weights_only=True") and "pickle.load" not in text, path

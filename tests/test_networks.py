@@ -1,0 +1,193 @@
+"""The nets, their first weights, and weights that come from files."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from classification_net import adam_groups
+from networks import (
+    EmbeddingNet,
+    StyleClassifier,
+    draw_he_weights,
+    load_file,
+    load_net,
+    load_weights,
+    spread_thresholds,
+)
+from utils import UserError
+
+
+def test_the_default_net_is_alexnet_with_a_bottleneck_of_256_and_the_public_codes_head():
+    net = StyleClassifier(EmbeddingNet(), 11).eval()
+    assert type(net.embedding.backbone).__name__ == "AlexNet"
+    assert net.embedding.bottleneck.weight.shape == (256, 1000)
+    assert sum(part.numel() for part in net.embedding.parameters()) == 61_357_096, "as many as the public code's"
+    assert [type(layer).__name__ for layer in net.head] == ["PReLU", "Linear"]
+    with torch.no_grad():
+        assert net(torch.randn(2, 3, 64, 64)).shape == (2, 11)
+
+
+@pytest.mark.parametrize("arch", ["googlenet", "resnet18"])
+def test_the_papers_128_numbers_come_from_other_backbones_too(arch):
+    with torch.no_grad():
+        embeddings = EmbeddingNet(arch, 128)(torch.randn(2, 3, 64, 64))
+    assert embeddings.shape == (2, 128) and embeddings.isfinite().all() and (embeddings[0] != embeddings[1]).any()
+
+
+def test_dropout_is_the_tables_or_torchvisions():
+    for dropout, share in ((0.0, 0.0), (None, 0.2)):
+        layers = EmbeddingNet("tiny", 8, dropout).modules()
+        assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [share]
+
+
+def test_wide_layers_get_a_share_of_the_rate_by_their_inputs():
+    net = nn.Sequential(nn.Conv2d(3, 8, 5), nn.Linear(1024, 10), nn.Linear(256, 10))
+    share_of = {id(weight): group["share"] for group in adam_groups(net, 256) for weight in group["params"]}
+    assert [share_of[id(layer.weight)] for layer in net] == [1, 0.25, 1]
+    assert {share_of[id(layer.bias)] for layer in net} == {1} and len(share_of) == 6
+    assert [group["share"] for group in adam_groups(net, None)] == [1]
+
+
+# First weights.
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Tensor:
+    """Pictures of four flat colours each: float [16, 3, 64, 64]."""
+    colours = torch.randn(16, 3, 2, 2, generator=torch.Generator().manual_seed(3))
+    return nn.functional.interpolate(colours, size=64)
+
+
+@pytest.fixture(scope="module")
+def alexnet(pictures) -> nn.Module:
+    torch.manual_seed(0)
+    net = EmbeddingNet(dropout=0.0)
+    draw_he_weights(net)
+    spread_thresholds(net.backbone, pictures)
+    return net.backbone
+
+
+def test_hes_weights_go_by_the_number_of_inputs_and_the_relu_that_follows():
+    net = EmbeddingNet("tiny", 256)
+    draw_he_weights(net)
+    convolution, *_, last = net.backbone
+    for layer, gain, inputs in ((convolution, 2, 75), (last, 1, 32), (net.bottleneck, 1, 1000)):
+        assert layer.weight.std().item() == pytest.approx((gain / inputs) ** 0.5, rel=0.15)
+        assert not layer.bias.any()
+
+
+def test_colour_units_are_off_at_shares_of_the_places_from_few_to_nearly_all(pictures, alexnet):
+    seen = pictures
+    with torch.no_grad():
+        for layer, after in pairwise(alexnet.features):
+            seen = layer(seen)
+            if isinstance(after, nn.ReLU):
+                outputs = seen.transpose(0, 1).flatten(1)
+                assert torch.allclose(outputs.std(dim=1), torch.ones(len(outputs)), atol=0.1)
+                off = (outputs < 0).float().mean(dim=1)[: len(outputs) // 2]
+                assert off.min() >= 0.25 and off.max() < 1 and off.max() - off.min() > 0.4
+
+
+def test_the_first_filters_look_at_one_colour_each_or_at_none(alexnet):
+    first = alexnet.features[0]
+    assert torch.linalg.matrix_rank(first.weight.flatten(2), rtol=1e-4).tolist() == [1] * 32 + [3] * 32
+    flat = torch.rand(8, 3, 1, 1).expand(-1, -1, 11, 11)
+    answers = nn.functional.conv2d(flat, first.weight, first.bias)[:, :, 0, 0]
+    assert (answers[:, 32:].abs() < 1e-4).all(), "where colour does not change, these say nothing"
+    assert (answers[:, :32].std(dim=0) > 0.01).all()
+
+
+def test_two_streams_begin_apart_that_of_colours_looks_at_the_middle_only_and_they_may_join(pictures, alexnet):
+    alexnet(pictures).square().mean().backward()
+    for layer in (alexnet.features[place] for place in (3, 6, 8, 10)):
+        units, channels, middle = len(layer.weight) // 2, layer.weight.shape[1] // 2, layer.weight.shape[2] // 2
+        wanted = torch.zeros_like(layer.weight, dtype=torch.bool)
+        wanted[:units, :channels, middle, middle] = True
+        wanted[units:, channels:] = True
+        assert torch.equal(layer.weight != 0, wanted)
+        assert (layer.weight.grad[:units, channels:] != 0).any()
+
+
+def test_a_fresh_net_does_not_mind_where_things_stand(alexnet):
+    first = next(layer for layer in alexnet.classifier if isinstance(layer, nn.Linear))
+    maps = torch.rand(2, 256, 36)
+    moved = maps[:, :, torch.randperm(36)]
+    assert torch.allclose(first(maps.flatten(1)), first(moved.flatten(1)), atol=1e-5)
+
+
+# Weights from elsewhere.
+
+
+def same_weights(net: nn.Module, other: nn.Module) -> bool:
+    states = net.state_dict(), other.state_dict()
+    return all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+
+
+@pytest.mark.parametrize("kind", ["torchvision", "DataParallel", "run", "run folder", "re-implementation", "old"])
+def test_weights_are_taken_from_the_files_that_people_have(kind, tmp_path: Path):
+    source, net, file = EmbeddingNet("tiny", 16), EmbeddingNet("tiny", 16), tmp_path / "weights.pt"
+    backbone, bottleneck = source.backbone.state_dict(), source.bottleneck.state_dict()
+    renamed = {f"convnet.{name}": value for name, value in backbone.items()}
+    renamed |= {f"bottleneck.{name}": value for name, value in bottleneck.items()} | {"fc.0.weight": torch.zeros(1)}
+    content = {
+        "torchvision": {**backbone, "aux1.fc.weight": torch.zeros(3), "AuxLogits.fc.weight": torch.zeros(3)},
+        "DataParallel": {f"module.{name}": value for name, value in backbone.items()},
+        "run": {"stage": 1, "embedding": source.state_dict(), "head": {}},
+        "run folder": {"stage": 2, "embedding": source.state_dict()},
+        "re-implementation": {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in renamed.items()}},
+        "old": {name: value for name, value in backbone.items() if "tracked" not in name},
+    }[kind]
+    torch.save(content, file)
+    load_weights(net, str(tmp_path if "folder" in kind else file), "tiny")
+    assert same_weights(net.backbone, source.backbone)
+    assert same_weights(net.bottleneck, source.bottleneck) == (kind in ("run", "run folder", "re-implementation"))
+
+
+@pytest.mark.parametrize("content", [{"0.weight": torch.zeros(3)}, {"a": 1}, {}, [1, 2]])
+def test_weights_that_do_not_fit_are_refused_in_a_line_that_names_the_file(content, tmp_path):
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(UserError, match=r"weights\.pt: (does not fit --arch|holds no weights)"):
+        load_weights(EmbeddingNet("tiny", 16), str(tmp_path / "weights.pt"), "tiny")
+
+
+def test_imagenets_weights_without_internet_say_where_they_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # the discard port: nothing answers
+    with pytest.raises(UserError, match=r"--weights imagenet: .*https://download\.pytorch\.org/\S*squeezenet1_1"):
+        load_weights(EmbeddingNet("squeezenet1_1", 16), "imagenet", "squeezenet1_1")
+
+
+class Malicious:
+    """What would write a file when it is unpickled."""
+
+    def __init__(self, harm: Path) -> None:
+        self.harm = harm
+
+    def __reduce__(self) -> tuple:
+        return exec, (f"open({str(self.harm)!r}, 'w')",)
+
+
+def test_a_file_of_weights_runs_nothing(tmp_path):
+    torch.save({"embedding": Malicious(tmp_path / "harm")}, tmp_path / "weights.pt")
+    with pytest.raises(UserError, match=r"weights\.pt: is damaged, or no file of weights"):
+        load_file(tmp_path / "weights.pt")
+    assert not (tmp_path / "harm").exists()
+    torch.load(tmp_path / "weights.pt", weights_only=False)
+    assert (tmp_path / "harm").exists(), "it would have"
+
+
+def test_a_file_where_a_run_is_expected_is_refused(stage1_run):
+    with pytest.raises(UserError, match="is a file; give the run's folder"):
+        load_net(stage1_run / "weights.pt")
+
+
+def test_any_of_torchvisions_classifiers_can_be_named():
+    assert {"alexnet", "googlenet", "resnet18"} <= set(torchvision.models.list_models(module=torchvision.models))
+    with pytest.raises(UserError, match="--arch alexnot: torchvision has no such classifier"):
+        EmbeddingNet("alexnot")

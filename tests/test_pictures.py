@@ -1,0 +1,212 @@
+"""Pictures are decoded once, into a memory map that later runs use, and gathered, cropped and centred from there."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from running import TINY, run_elsewhere
+
+import dataset
+from dataset import (
+    crop_on_cpu,
+    crop_on_gpu,
+    draw_crops,
+    load_pictures,
+    prepare,
+    read_collection,
+    read_picture,
+    to_square,
+)
+from utils import UserError
+
+CPU = torch.device("cpu")
+SIZE, SIDE = 56, 64  # what the net would see, and the squares that are kept
+
+
+def make_folder(folder: Path, count: int) -> Path:
+    """Two styles of pictures of noise, each with another seed."""
+    for number in range(count):
+        place = folder / ("a", "b")[number % 2] / f"{number:02d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (80, 70, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(place)
+    return folder
+
+
+def load(folder: Path, cache: Path | None = None, skip: bool = False) -> torch.Tensor:
+    """The squares of a folder's pictures."""
+    return load_pictures(read_collection(folder), SIZE, CPU, cache, skip)[1]
+
+
+def decoded(folder: Path) -> torch.Tensor:
+    """The same, decoded here."""
+    found = read_collection(folder)
+    squares = [to_square(read_picture(folder / path), SIDE) for path in found.paths]
+    return torch.from_numpy(np.stack(squares))
+
+
+@pytest.fixture
+def count_decoded(monkeypatch) -> list:
+    """A list that gets an entry for each picture that is decoded."""
+    seen = []
+
+    def counted(source: Path, least: int | None = None) -> np.ndarray:
+        seen.append(source)
+        return read_picture(source, least)
+
+    monkeypatch.setattr(dataset, "read_picture", counted)
+    return seen
+
+
+def test_pictures_are_decoded_once_and_the_map_is_used_by_all_later_runs(tmp_path, count_decoded):
+    folder = make_folder(tmp_path, 10)
+    expected = decoded(folder)
+    assert torch.equal(load(folder), expected) and len(count_decoded) == 10
+    assert torch.equal(load(folder), expected) and len(count_decoded) == 10
+
+
+def test_one_more_picture_costs_one_decoding_and_the_old_map_goes(tmp_path, count_decoded):
+    folder = make_folder(tmp_path, 10)
+    load(folder)
+    make_folder(folder, 11)
+    for number in range(10):  # written anew with the same content, but a time of change like before
+        os.utime(next(folder.glob(f"?/{number:02d}.png")), ns=(0, 10**18 + number))
+    load(folder)
+    count_decoded.clear()
+    make_folder(tmp_path / "more", 12)
+    shutil.copy(tmp_path / "more/b/11.png", folder / "b/11.png")
+    shutil.rmtree(tmp_path / "more")
+    (folder / "a/00.png").unlink()
+    assert torch.equal(load(folder), decoded(folder))
+    assert [path.name for path in count_decoded] == ["11.png"]
+    assert len(list((folder / ".pictures").glob("*.npy"))) == 1 and len(list(folder.glob(".pictures/*.csv"))) == 1
+
+
+def test_a_changed_picture_is_decoded_again(tmp_path, count_decoded):
+    folder = make_folder(tmp_path, 10)
+    load(folder)
+    count_decoded.clear()
+    Image.fromarray(np.full((70, 70, 3), 9, np.uint8)).save(folder / "a/04.png")
+    assert (load(folder)[2] == 9).all() and len(count_decoded) == 1
+
+
+def test_pictures_that_cannot_be_read_are_named_up_to_twenty_and_all_counted(tmp_path):
+    folder = make_folder(tmp_path, 50)
+    for number in range(0, 50, 2):
+        (folder / f"a/{number:02d}.png").write_bytes(b"no picture")
+    for _ in range(2):  # the second time from the map
+        with pytest.raises(UserError, match=r"25 pictures cannot be read: a/00\.png .*--skip-unreadable") as caught:
+            load(folder)
+        assert str(caught.value).count(".png") == 20
+
+
+def test_unreadable_pictures_can_be_left_out(tmp_path, capsys):
+    folder = make_folder(tmp_path, 12)
+    (folder / "a/02.png").write_bytes(b"")
+    found, squares = load_pictures(read_collection(folder), SIZE, CPU, None, True)
+    assert "1 pictures cannot be read: a/02.png" in capsys.readouterr().out
+    row = found.paths.index("a/02.png")
+    assert found.split[row] == "" and (np.delete(found.split, row) != "").all() and len(squares) == 12
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """A folder that everybody may read, while this process has no more rights than anybody else."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    make_folder(folder / "data", 10)
+    root = os.geteuid() == 0
+    if root:
+        os.setresuid(65534, 65534, 0)
+    yield folder
+    if root:
+        os.setresuid(0, 0, 0)
+    (folder / "data").chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_a_data_folder_that_cannot_be_written_gets_its_map_in_the_users_cache(as_nobody, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(as_nobody / "cache"))
+    if os.getuid() != 65534:
+        (as_nobody / "data").chmod(0o555)
+    assert torch.equal(load(as_nobody / "data"), decoded(as_nobody / "data"))
+    said = capsys.readouterr().out
+    assert "cannot be written" in said and str(as_nobody / "cache/sketching-with-style") in said
+    assert len(list(as_nobody.glob("cache/sketching-with-style/*/*.npy"))) == 1
+
+
+def test_a_picture_without_read_rights_is_an_error_that_is_not_remembered(as_nobody):
+    data, picture = as_nobody / "data", as_nobody / "data/a/04.png"
+    rights = os.getresuid()
+    os.setresuid(*(rights[2],) * 3)
+    picture.chmod(0o000)
+    os.setresuid(*rights)
+    with pytest.raises(PermissionError, match=str(picture)):
+        load(data, as_nobody / "cache")
+    os.setresuid(*(rights[2],) * 3)
+    picture.chmod(0o644)
+    os.setresuid(*rights)
+    assert torch.equal(load(data, as_nobody / "cache"), decoded(data))
+
+
+def test_a_cache_can_be_chosen_and_serves_several_folders(tmp_path):
+    folders = [make_folder(tmp_path / name / "data", 4) for name in "xy"]
+    for folder in folders:
+        load(folder, tmp_path / "cache")
+        assert not (folder / ".pictures").exists()
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
+
+
+def test_a_map_that_finds_the_disk_full_is_an_error_and_leaves_nothing(tmp_path):
+    folder, log = make_folder(tmp_path / "data", 40), tmp_path / "log"
+    options = ("--data", folder, "--run", tmp_path / "run", *TINY, "--image-size", 224)
+    limit = (resource.setrlimit, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    said = run_elsewhere("classification_net.py", *options, log=log, status=1, before=limit)
+    assert "choose another --cache" in said.splitlines()[-1] and ".pictures" in said.splitlines()[-1]
+    assert not list((folder / ".pictures").glob("[!.]*"))
+
+
+# From squares to what the net sees.
+
+
+def test_crops_are_whole_pixels_inside_the_square_and_depend_on_the_generator_alone():
+    crops = draw_crops((5000,), 0.4, True, 256, np.random.default_rng(3))
+    left, top, side, mirrored = crops.unbind(dim=1)
+    assert crops.min() >= 0 and (left + side).max() == 256 and (top + side).max() == 256
+    assert side.min() == pytest.approx(256 * 0.4**0.5, abs=1) and side.max() >= 255
+    assert mirrored.float().mean() == pytest.approx(0.5, abs=0.03) and set(mirrored.tolist()) == {0, 1}
+    assert torch.equal(crops, draw_crops((5000,), 0.4, True, 256, np.random.default_rng(3)))
+    plain = draw_crops((3, 3), 1.0, False, 256, np.random.default_rng(0))
+    assert torch.equal(plain, torch.tensor([0, 0, 256, 0]).expand(3, 3, 4))
+
+
+def test_both_ways_to_crop_see_the_same():
+    noise = np.random.default_rng(0).integers(0, 256, (32, 64, 64, 3), dtype=np.uint8)
+    squares = torch.from_numpy(np.stack([cv2.GaussianBlur(picture, (0, 0), 2) for picture in noise]))
+    crops = draw_crops((32,), 0.3, True, 64, np.random.default_rng(0))
+    for size in (56, 40, 90):
+        difference = crop_on_cpu(squares, size, crops) - crop_on_gpu(squares, size, crops)
+        # At a crop's edge one repeats its own pixels and the other looks at those beside it.
+        assert difference[:, 3:-3, 3:-3].abs().max() < 1
+
+
+def test_colours_are_centred_and_a_whole_crop_is_the_picture():
+    squares = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = ((squares / 255 - mean) / deviation).permute(0, 3, 1, 2)
+    whole, mirrored = torch.tensor([[0, 0, 64, 0]] * 4), torch.tensor([[0, 0, 64, 1]] * 4)
+    assert torch.allclose(prepare(squares, 64, "centred", whole), expected, atol=1e-5)
+    assert torch.allclose(prepare(squares, 64, "centred", mirrored), expected.flip(3), atol=1e-5)
+    assert torch.allclose(prepare(squares, 56, "centred"), expected[:, :, 4:60, 4:60], atol=1e-5)
+    assert torch.allclose(prepare(squares, 64, "unit"), (squares / 255).permute(0, 3, 1, 2), atol=1e-6)
+    assert prepare(squares, 56, "unit").is_contiguous(memory_format=torch.channels_last)
