@@ -335,9 +335,7 @@ class Run:
 
     def note(self, losses: Tensor, right: Tensor) -> None:
         """Take a step's losses, float [b], and which examples were right, bool [b]; they are read every ten steps."""
-        self.recent.append(
-            torch.stack([losses.detach().sum(), right.sum(dtype=losses.dtype), losses.new_full((), len(losses))])
-        )
+        self.recent.append(torch.stack([losses.detach(), right.to(losses.dtype), torch.ones_like(losses)]).sum(dim=1))
         if len(self.recent) == 10:
             self.look()
 

@@ -1,0 +1,117 @@
+"""What an embedding is worth as a way to find pictures of the same style: every picture queries all the others.
+
+Distances are exact and come in blocks, so that memory grows with the number of pictures and not with its square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from triplet_network import average_precisions, triplet_losses
+
+DEFINITIONS = {
+    "accuracy": "stage 1: share of the pictures whose highest class score is their own class's, of those whose class "
+    "the net knows",
+    "accuracy_over_classes": "the same as a mean over the classes, large or small",
+    "map": "mean over the queries of the average precision: the mean, over the other pictures of the query's style, of "
+    "that style's share among all that are at most as far away",
+    "map_cross_content": "the same with the pictures of the query's style and content taken out of the ranking, so that "
+    "content cannot help; without queries of unknown content",
+    "map_at_100": "the average precision of the 100 nearest: the mean, over those of the query's style, of its share up "
+    "to there, with as many in the denominator as could be among the 100",
+    "precision_at_1": "share of the queries whose nearest picture has their style",
+    "precision_at_10": "the query's style's share among the 10 nearest",
+    "r_precision": "the query's style's share among the R nearest, R being the other pictures of its style",
+    "recall_at_1": "share of the queries with their style among the 1 nearest, which is precision_at_1",
+    "recall_at_5": "share of the queries with their style among the 5 nearest",
+    "recall_at_10": "share of the queries with their style among the 10 nearest",
+    "triplet_accuracy": "share of the triplets whose positive is nearer to the anchor than their negative",
+    "content_precision_at_1": "share of the pictures whose nearest has their content, which an embedding of style should "
+    "not know: with nine contents of one size, one in nine by chance",
+}
+
+
+def measure(
+    embeddings: Tensor, label: Tensor, other: Tensor, triplets: Tensor, right: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Every metric of `DEFINITIONS` but `accuracy_over_classes` for each picture, and `triplet_accuracy` for each triplet.
+
+    `embeddings` float32 [n, d]; `label` and `other`, int64 [n], style and content (or content and style), other being -1
+    where it is unknown; `triplets` int64 [m, 3] of the n; `right` float64 [n], whether the class scores are. All on one
+    device. Returns float64 [n] and [m], NaN for a picture on which the metric says nothing.
+    """
+    found = {"accuracy": right if right is not None else torch.full_like(label, torch.nan, dtype=torch.float64)}
+    found["map"] = average_precisions(embeddings, label)
+    found["map_cross_content"] = average_precisions(embeddings, label, other).where(other >= 0, torch.nan)
+    found |= measure_neighbours(embeddings, label)
+    found["triplet_accuracy"] = triplet_losses(*embeddings[triplets].unbind(dim=1), 0.0)[1].double()
+    found["content_precision_at_1"] = torch.full_like(label, torch.nan, dtype=torch.float64)
+    known = other >= 0
+    if known.sum() > 1:
+        found["content_precision_at_1"][known] = nearest_is_same(embeddings[known], other[known])
+    return found
+
+
+def distances(embeddings: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of rows, int64 [m], and their squared distances to all pictures, float32 [m, n], infinite to themselves."""
+    embeddings = embeddings.double()
+    lengths = embeddings.square().sum(dim=1)
+    for rows in torch.arange(len(embeddings), device=embeddings.device).split(128):
+        far = torch.addmm(lengths, embeddings[rows], embeddings.T, alpha=-2) + lengths[rows, None]
+        far = far.clamp(min=1e-12).float()  # copies of a picture are equally far from everything
+        far[torch.arange(len(rows)), rows] = torch.inf
+        yield rows, far
+
+
+def measure_neighbours(embeddings: Tensor, label: Tensor) -> dict[str, Tensor]:
+    """The metrics that look at the nearest alone, float64 [n] each; NaN for a picture that is alone in its style.
+
+    Of equally near pictures those of another style come first: an embedding of one single point earns nothing.
+    """
+    others = torch.bincount(label)[label] - 1
+    k = min(len(label) - 1, max(100, int(others.max())))
+    place = torch.arange(1, k + 1, device=label.device)
+    found = []
+    for rows, far in distances(embeddings):
+        same, wanted = label[rows, None] == label, others[rows, None]
+        far = torch.where(same, torch.nextafter(far, far.new_tensor(torch.inf)), far)
+        hits = same.gather(1, far.topk(k, largest=False).indices)
+        share = hits.cumsum(dim=1).double() / place
+        values = {
+            "map_at_100": (share * hits)[:, :100].sum(dim=1) / wanted[:, 0].clamp(max=100),
+            "precision_at_1": share[:, 0],
+            "precision_at_10": share[:, min(10, k) - 1],
+            "r_precision": share.gather(1, wanted.clamp(min=1) - 1)[:, 0],
+            **{f"recall_at_{most}": hits[:, :most].any(dim=1).double() for most in (1, 5, 10)},
+        }
+        found.append({name: value.where(wanted[:, 0] > 0, torch.nan) for name, value in values.items()})
+    return {name: torch.cat([block[name] for block in found]) for name in found[0]}
+
+
+def nearest_is_same(embeddings: Tensor, value: Tensor) -> Tensor:
+    """Whether each picture's nearest has the same value, int64 [n], as it has itself: float64 [n]."""
+    return torch.cat([value[far.argmin(dim=1)] == value[rows] for rows, far in distances(embeddings)]).double()
+
+
+def summarise(found: dict[str, Tensor], label: np.ndarray, triplets: np.ndarray, names: list[str]) -> dict[str, object]:
+    """What metrics.json has of `measure`'s values: their means over all pictures, and in `per_style` over each class's.
+
+    `label`, int64 [n], numbers `names`. A metric that says nothing is None.
+    """
+    values = {name: value.cpu().numpy() for name, value in found.items()}
+    owner = {name: label[triplets[:, 0]] if name == "triplet_accuracy" else label for name in values}
+
+    def means(which: int | None) -> dict[str, float | None]:
+        chosen = {name: value if which is None else value[owner[name] == which] for name, value in values.items()}
+        known = {name: value[~np.isnan(value)] for name, value in chosen.items()}
+        means = {name: float(value.mean()) if len(value) else None for name, value in known.items()}
+        return means | {"n_queries": len(known["map"])}
+
+    per_style = {names[which]: means(which) for which in np.unique(label).tolist()}
+    shares = [row["accuracy"] for row in per_style.values() if row["accuracy"] is not None]
+    over_classes = float(np.mean(shares)) if shares else None
+    return {**means(None), "accuracy_over_classes": over_classes, "per_style": per_style}
