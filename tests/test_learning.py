@@ -45,9 +45,3 @@ def test_both_stages_learn(pictures, tmp_path, seed):
     assert float(stage2[-1]["train_loss"]) < 0.15, "a loss at the margin, 0.2, is a collapse"
     before, after = (precision_across_contents(tmp_path / stage, pictures) for stage in "12")
     assert after > before + 0.1, "stage 2 should bring a style's pictures of other contents nearer"
-
-
-def test_plain_learns_too(pictures, tmp_path):
-    common = ("--data", pictures, "--run", tmp_path / "1", "--epochs", 6, "--lr", 0.01, "--plain")
-    run_main("classification_net.py", *TINY, *common)
-    assert float(read_rows(tmp_path / "1/metrics.csv")[-1]["val_accuracy"]) > 0.5

@@ -15,7 +15,6 @@ from networks import (
     StyleClassifier,
     draw_he_weights,
     load_file,
-    load_net,
     load_weights,
     spread_thresholds,
 )
@@ -65,14 +64,6 @@ def test_the_default_net_is_alexnet_with_a_bottleneck_of_256_and_the_public_code
     assert type(net.backbone).__name__ == "AlexNet" and net.bottleneck.weight.shape == (256, 1000)
     assert sum(part.numel() for part in net.parameters()) == 61_357_096, "as many as the public code's"
     assert [type(layer).__name__ for layer in StyleClassifier(net, 11).head] == ["PReLU", "Linear"]
-
-
-def test_hes_weights_go_by_the_number_of_inputs_and_the_relu_that_follows():
-    net = EmbeddingNet("tiny", 256)
-    draw_he_weights(net)
-    convolution, *_, last = net.backbone
-    for layer, gain, inputs in ((convolution, 2, 75), (last, 1, 32), (net.bottleneck, 1, 1000)):
-        assert layer.weight.std().item() == pytest.approx((gain / inputs) ** 0.5, rel=0.15) and not layer.bias.any()
 
 
 @torch.no_grad()
@@ -143,23 +134,7 @@ def test_imagenets_weights_without_internet_say_where_they_are(monkeypatch, tmp_
         load_weights(EmbeddingNet("squeezenet1_1", 16), "imagenet", "squeezenet1_1")
 
 
-class Malicious:
-    """What writes a file called `harm` when it is unpickled."""
-
-    def __reduce__(self) -> tuple:
-        return exec, ("open('harm', 'w')",)
-
-
-def test_a_file_of_weights_runs_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save({"embedding": Malicious()}, "weights.pt")
+def test_a_file_of_weights_runs_nothing(tmp_path):
+    torch.save({"embedding": print}, tmp_path / "weights.pt")  # any function would do
     with pytest.raises(UserError, match=r"weights\.pt: is damaged, or no file of weights"):
-        load_file(Path("weights.pt"))
-    assert not Path("harm").exists()
-    torch.load("weights.pt", weights_only=False)
-    assert Path("harm").exists(), "it would have"
-
-
-def test_a_file_where_a_run_is_expected_is_refused(stage1_run):
-    with pytest.raises(UserError, match="is a file; give the run's folder"):
-        load_net(stage1_run / "weights.pt")
+        load_file(tmp_path / "weights.pt")

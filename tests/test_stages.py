@@ -19,7 +19,6 @@ import torch
 from conftest import CONTENTS, STYLES
 from running import QUIET, SCRIPTS, TINY, assert_same_run, finish, read_rows, run_elsewhere, run_main, start, strike
 
-import train
 from dataset import load_pictures, predict, read_collection
 from networks import load_net
 from triplet_network import TripletNet, average_precisions
@@ -116,8 +115,8 @@ def test_the_rate_warms_up_in_equal_steps_and_falls_as_half_a_cosine(stage1_run)
     assert [float(row["lr"]) for row in read_rows(stage1_run / "metrics.csv")] == pytest.approx(expected, rel=1e-4)
 
 
-def test_plain_takes_back_every_departure_and_stage_2_keeps_stage_1s_split_colours_and_dropout(collection, tmp_path):
-    first = stage1(collection, tmp_path / "1", "--plain", "--split-seed", 5)
+def test_plain_takes_back_every_departure_and_stage_2_keeps_stage_1s_split_label_and_net(collection, tmp_path):
+    first = stage1(collection, tmp_path / "1", "--plain", "--split-seed", 5, "--label", "content")
     second = stage2(tmp_path / "1", tmp_path / "2", "--plain")
     assert {row["lr"] for row in first + second} == {"0.001"}
     for number, script in enumerate(SCRIPTS.values(), 1):
@@ -126,6 +125,7 @@ def test_plain_takes_back_every_departure_and_stage_2_keeps_stage_1s_split_colou
     assert read_rows(tmp_path / "1/split.csv") == read_rows(tmp_path / "2/split.csv")
     facts, embedding, _ = load_net(tmp_path / "2")
     assert facts["colours"] == "unit" and facts["dropout"] is None and embedding.backbone[5].p == 0.2
+    assert facts["label"] == "content" and facts["classes"] == sorted(CONTENTS)
     assert stage2(tmp_path / "1", tmp_path / "again", "--plain") == second, "dropout is drawn by the seed too"
 
 
@@ -136,23 +136,6 @@ def test_keep_best_keeps_the_weights_of_the_best_epoch(collection, tmp_path):
     assert load_net(tmp_path / "run")[0]["epoch"] == best < 6, "otherwise this shows nothing"
     loss = torch.nn.functional.cross_entropy(*outputs(tmp_path / "run", collection)).item()
     assert loss == pytest.approx(float(rows[best - 1]["val_loss"]), rel=1e-3)
-
-
-def test_the_content_pipeline_is_the_same_two_scripts(collection, tmp_path):
-    stage1(collection, tmp_path / "1", "--label", "content")
-    stage2(tmp_path / "1", tmp_path / "2")
-    facts, _, _ = load_net(tmp_path / "2")
-    assert facts["label"] == "content" and facts["classes"] == sorted(CONTENTS)
-
-
-def test_stage_2_starts_with_embeddings_of_a_mean_length_and_otherwise_as_they_were(stage1_run, collection):
-    found, squares = load_pictures(read_collection(collection), 32, CPU, None)
-    embedding, rows = load_net(stage1_run)[1], found.rows("train")
-    before = predict(embedding, squares, rows, CPU, 32, "centred")
-    train.scale_bottleneck(embedding, before, 1.5)
-    after = predict(embedding, squares, rows, CPU, 32, "centred")
-    assert after.norm(dim=1).mean() == pytest.approx(1.5, rel=1e-3)
-    assert torch.allclose(after, before * 1.5 / before.norm(dim=1).mean(), atol=1e-5)
 
 
 def test_stage_2_takes_its_triplets_from_files(stage1_run, collection, tmp_path):

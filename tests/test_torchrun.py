@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from running import QUIET, ROOT, TINY, finish, read_rows, run_main, start
+from running import QUIET, TINY, finish, read_rows, run_main, start
 
-SCRIPT = """
-import sys
-sys.path[:0] = [{root!r}, {root!r} + "/tests"]
-import running, utils
-module = running.SCRIPTS[sys.argv.pop(1)]
-raise SystemExit(utils.run_script(module.main, module.get_parser()))
-"""
 EPOCHS = ("--epochs", 3)
 STAGE1 = (*TINY, "--arch", "smooth")
 STAGE2 = ("--batch-size", 9, *QUIET)
@@ -63,21 +52,3 @@ def test_two_processes_train_both_stages_like_one_and_the_first_alone_speaks(col
     assert_close(ours[0], tmp_path / "1")
     run_two("train.py", tmp_path, "--stage1", tmp_path / "1", "--run", ours[1], *EPOCHS, *STAGE2)
     assert_close(ours[1], tmp_path / "2")
-
-
-def test_terminated_under_torchrun_it_goes_on_in_a_single_process(collection, tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT.format(root=str(ROOT)))
-    options = ("--data", collection, "--run", tmp_path / "run", "--resume", "--epochs", 300, *STAGE1)
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--", tmp_path / "script.py"]
-    words = [sys.executable, *map(str, (*words, "classification_net.py", *options))]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "run/resume.pt").exists():
-        assert process.poll() is None, process.communicate()[1][-3000:]
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode != 0 and "stopped; the same command with --resume goes on after epoch" in error
-    saved = len(torch.load(tmp_path / "run/resume.pt", weights_only=True)["history"])
-    run_main("classification_net.py", *options)
-    rows = read_rows(tmp_path / "run/metrics.csv")
-    assert 1 <= saved < 300 and [int(row["epoch"]) for row in rows] == list(range(1, 301))
