@@ -127,12 +127,12 @@ def test_a_folder_that_is_not_as_described_is_refused_in_one_line_that_names_it(
 
 
 def test_byte_equal_pictures_are_one_group_and_their_number_is_said(tmp_path, capsys):
-    folder = make_folder(tmp_path, [f"{style}/{number}.jpg" for style in "ab" for number in range(40)])
+    folder = make_folder(tmp_path, [f"{style}/{number}.jpg" for style in "ab" for number in range(20)])
     for number in range(20):
-        shutil.copy(folder / f"a/{number}.jpg", folder / f"a/copy of {number}.jpg")
+        shutil.copy(folder / f"a/{number}.jpg", folder / f"a/{number}.jpg.copy.jpg")
     found = read_collection(folder)
-    split = dict(zip(found.paths, found.split.tolist(), strict=True))
-    assert all(split[f"a/{number}.jpg"] == split[f"a/copy of {number}.jpg"] for number in range(20))
+    copies = [row for row, path in enumerate(found.paths) if path.endswith("copy.jpg")]
+    assert [found.split[row] for row in copies] == [found.split[row - 1] for row in copies]
     assert "20 files are copies of others" in capsys.readouterr().out
 
 
