@@ -41,8 +41,10 @@ BAM_CONTENTS = ("bicycle", "bird", "building", "cars", "cat", "dog", "flower", "
 SPLITS = ("train", "val", "test")
 SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 SPLIT_FOLDERS |= {split: split for split in SPLITS}
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # Pillow knows more; some run other programs
-SUFFIXES = {suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS}
+SUFFIXES = Image.registered_extensions()
+# Pillow knows more formats, some of which run other programs; and not every Pillow knows all of these.
+FORMATS = [form for form in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF") if form in Image.OPEN]
+SUFFIXES = {suffix for suffix, form in SUFFIXES.items() if form in FORMATS}
 # A long text beside the pixels is no reason to refuse them.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30
 # How to turn a picture upright, by its EXIF orientation.
@@ -123,6 +125,7 @@ def read_collection(folder: Path, split_seed: int = 0, known: dict[str, str] | N
         split = draw_splits(style, content, group_pictures(folder, table), split, split_seed)
     collection = Collection(folder, [row["path"] for row in table], styles, contents, style, content, split)
     counts = ", ".join(f"{len(collection.rows(name))} {name}" for name in SPLITS)
+    counts += f", {(style < 0).sum()} of no style" if (style < 0).any() else ""
     print(f"data: {len(table)} pictures ({counts}), {len(styles)} styles: {', '.join(styles)}")
     return collection
 
@@ -132,10 +135,8 @@ def read_index(folder: Path) -> list[dict[str, str]]:
     index, seen = folder / "index.csv", set()
     table = read_table(index)
     for line, row in enumerate(table, 2):
-        if None in row or not row.get("path") or not row.get("style") or row["path"] in seen:
-            raise UserError(
-                f"{index}, row {line}: lacks a path or style, is the path's second, or longer than the header"
-            )
+        if None in row or not row.get("path") or "style" not in row or row["path"] in seen:
+            raise UserError(f"{index}, row {line}: has no path or style, is the path's second, or outgrows the header")
         row.update({name: value.strip() for name, value in row.items()})
         if row.get("split", "") not in ("", *SPLITS):
             raise UserError(f"{index}, row {line}: split is {row['split']}, not train, val or test, or empty")

@@ -10,6 +10,7 @@ import csv
 import ctypes
 import errno
 import hashlib
+import importlib
 import io
 import json
 import logging
@@ -276,7 +277,8 @@ class Run:
         self.args, self.folder, self.facts, self.score = args, args.run, facts, score
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {"epoch": 0, score: -math.inf}
-        self.steps, self.losses, self.width = 0, [], 1  # sums of the batch losses of `width` steps each
+        self.steps, self.epoch_steps = 0, 0  # of the run, and in an epoch
+        self.losses, self.width = [], 1  # sums of the batch losses of `width` steps each
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         if rank() == 0:
             self.open_folder(split)
@@ -321,7 +323,7 @@ class Run:
                 scaler.load_state_dict(scaling)
             vars(self).update(state)
             print(f"going on after epoch {len(self.history)} of {self.args.epochs}")
-        self.curves.show("goes on" if self.history else "has started")
+        self.curves.show()
         return len(self.history)
 
     def watch(self, batches: Iterable[Any], count: int) -> Iterator[tuple[int, Any]]:
@@ -346,7 +348,7 @@ class Run:
                 self.losses.append(0.0)
             self.losses[-1] += (step[0] / step[2]).item()
             self.steps, self.sums = self.steps + 1, self.sums + step
-        if len(self.losses) > 2000:  # one width for the whole curve, doubled for all of it
+        if len(self.losses) > 1000:  # one width for the whole curve, doubled for all of it
             pairs = zip_longest(self.losses[::2], self.losses[1::2], fillvalue=0.0)
             self.losses, self.width = [first + second for first, second in pairs], 2 * self.width
         self.recent, epoch = [], len(self.history) + 1
@@ -355,7 +357,7 @@ class Run:
                 f"the loss is not finite in epoch {epoch}; {self.folder} keeps what was saved before; try a smaller --lr, "
                 f"or --amp off, in a new --run"
             )
-        self.curves.show(f"is in epoch {epoch} of {self.args.epochs}")
+        self.curves.show()
 
     def end_epoch(
         self, validated: dict[str, float], rate: float, pictures: int, net: nn.Module, optimizer: Any, scaler: Any
@@ -385,14 +387,16 @@ class Run:
             self.save(net, optimizer, scaler)
             self.saved_at, self.saving_seconds = time.monotonic(), time.monotonic() - began
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), "(best)" * better)
-        self.curves.show("is done" if last else f"has done epoch {epoch} of {self.args.epochs}", at_once=True)
+        self.curves.show(at_once=True)
 
     def save(self, net: nn.Module, optimizer: Any, scaler: Any) -> None:
         """Write weights.pt, then resume.pt: after a kill in between, the epoch comes again with the same weights."""
         weights = {**self.facts["net"], **self.kept}
         write_whole(self.folder / WEIGHTS, lambda file: torch.save(weights, file))
         state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-        state = on_cpu(state) | {name: getattr(self, name) for name in ("history", "best", "steps", "losses", "width")}
+        state = on_cpu(state) | {
+            name: getattr(self, name) for name in ("history", "best", "steps", "epoch_steps", "losses", "width")
+        }
         state["kept"] = self.kept if self.args.keep == "best" else None
         write_whole(self.folder / RESUME, lambda file: torch.save(state, file))
 
@@ -406,96 +410,116 @@ def on_cpu(value: Any) -> Any:
 
 # The curves in Visdom, drawn afresh from the run's record each time: a server may come late, go, and come back.
 
-WINDOWS = {  # of each run: title, columns of metrics.csv
-    "loss": ("train_loss", "val_loss"),
-    "accuracy": ("train_accuracy", "val_accuracy"),
-    "triplet accuracy": ("train_triplet_accuracy", "val_triplet_accuracy"),
-    "retrieval mAP": ("val_map",),
-    "pictures per second": ("images_per_second",),
-}
+START = "; `python -m visdom.server -bind_local` starts one (the first start needs internet)"
+TUNNEL = ", `ssh -R 8097:localhost:8097 gpu-box` lends gpu-box the one on your own machine"
+SIZE = {"width": 450, "height": 380}
 
 
-def connect_visdom(address: str) -> Any:
-    """Connect to the Visdom server at an address, for plotting only. Raises `UserError` that says why that fails."""
+def connect_visdom(server: str, port: int) -> Any:
+    """Connect for plotting to the Visdom server at a URL, at `port` if that names none; errors have their reasons."""
     import requests
     import visdom
 
-    logging.getLogger("visdom").setLevel(logging.CRITICAL)
-
     class Client(visdom.Visdom):
-        """Visdom's client with a time limit for each request, and errors that say what is wrong."""
+        """Visdom's client, waiting two seconds at most for each answer, and raising what is not an answer."""
 
         def _handle_post(self, url: str, data: Any = None) -> str:
             self.session.trust_env = urlsplit(url).hostname not in ("localhost", "127.0.0.1")  # no proxy to oneself
             try:
-                answer = self.session.post(url, data=data or {}, timeout=5, allow_redirects=False)
+                answer = self.session.post(url, data=data or {}, timeout=2, allow_redirects=False)
             except requests.RequestException as error:
-                raise UserError(re.sub(r".*Caused by |<.*?>[:,]? ?", "", str(error))[:200]) from error
+                raise UserError from error
             if answer.status_code != requests.codes.ok:
-                raise UserError(f"status {answer.status_code}: it wants a login, or is no Visdom")
+                raise UserError(f"status {answer.status_code}: it wants a login, has another path, or is no Visdom")
             return answer.text
 
-    url = urlsplit(address)
-    place = {"server": f"{url.scheme}://{url.hostname}", "port": url.port, "base_url": url.path or "/"}
-    return Client(**place, raise_exceptions=True, use_incoming_socket=False)
+        def text_in(self, win: str, env: str) -> str:
+            """What a window of text says; nothing if it is not there."""
+            return json.loads(self.get_window_data(win, env))["content"] if self.win_exists(win, env) else ""
+
+    logging.getLogger("visdom").setLevel(logging.CRITICAL)
+    url = urlsplit(server if "//" in server else f"http://{server}")
+    place, path = f"{url.scheme}://{url.netloc.removesuffix(f':{url.port}')}", url.path.rstrip("/") or "/"
+    return Client(place, None, url.port or port, path, env="all", raise_exceptions=True, use_incoming_socket=False)
 
 
 class Curves:
-    """A run's windows in its own environment, its curve beside other runs' in `all`, its line in the list in `main`."""
+    """A run's windows in an environment of its own, its traces among other runs' in `all`, its line in `main`."""
 
     def __init__(self, run: Run) -> None:
-        self.run, args = run, run.args
-        url = urlsplit(args.visdom_server if "//" in args.visdom_server else f"http://{args.visdom_server}")
-        self.address = f"{url.scheme}://{url.hostname}:{url.port or args.visdom_port}{url.path.rstrip('/')}"
-        self.env = args.env or re.sub(r"[\W_]+", "-", "-".join(run.folder.resolve().parts[-2:])).strip("-")
-        self.client, self.next, self.said = None, 0.0, False
+        self.run, self.client, self.env, self.next, self.said = run, None, "", 0.0, set()
+        self.title = f"<b>{escape(f'{platform.node()}:{run.folder.resolve()}')}</b>"
+        with suppress(ImportError):
+            importlib.import_module("visdom")  # which takes a second, once
 
-    def show(self, state: str, at_once: bool = False) -> None:
+    def show(self, at_once: bool = False) -> None:
         """Draw everything, unless that was done a moment ago. Whatever goes wrong is one line, said once."""
-        began = time.monotonic()
-        if rank() or not self.run.args.visdom or (began < self.next and not (at_once and self.client)):
+        began, args = time.monotonic(), self.run.args
+        if rank() or not args.visdom or (began < self.next and not (at_once and self.client)):
             return
         try:
             self.client = self.client or self.connect()
-            self.draw(state)
-            self.next = time.monotonic() + (time.monotonic() - began) / SHOWING_SHARE
-        except Exception as error:  # of whatever kind: it is a view, and training goes on
-            refused = "refused" in str(error)
-            if not self.said:
-                advice = "; start one: python -m visdom.server -bind_local" * refused
-                print(f"visdom: no curves at {self.address} ({error}){advice}")
-            self.client, self.said, self.next = None, True, time.monotonic() + (5 if refused else 60)
+            self.draw()
+        except Exception as error:  # of whatever kind: this is a view, and training goes on
+            reason, self.client = error, None
+            while reason.__context__:  # down to what the system said
+                reason = reason.__context__
+            advice = START + TUNNEL if isinstance(reason, ConnectionRefusedError) else ""
+            if str(reason) not in self.said:
+                print(f"visdom: no curves at {args.visdom_server} (port {args.visdom_port}): {reason}{advice}")
+            self.said.add(str(reason))
+        self.next = time.monotonic() + (time.monotonic() - began) / SHOWING_SHARE
 
     def connect(self) -> Any:
-        """Find the server, and an environment of this run's own, which a new run clears."""
-        client, folder = connect_visdom(self.address), str(self.run.folder.resolve())
-        if client.win_exists("run", env=self.env) and escape(folder) not in client.get_window_data("run", env=self.env):
-            self.env += "-" + hashlib.sha256(folder.encode()).hexdigest()[:4]
-        if not self.run.steps:
+        """Find the server and an environment that is no other run's; a new run clears it."""
+        args, folders = self.run.args, self.run.folder.resolve().parts[1:]
+        client = connect_visdom(args.visdom_server, args.visdom_port)
+        if client.win_exists("run") is None:
+            raise UserError("it is no Visdom")
+        if not self.env:
+            names = ["-".join(folders[-2:]), "-".join(folders[-3:])] if args.env is None else [args.env]
+            names = [re.sub(r"[\W_]+", "-", name)[-80:].strip("-") for name in names]
+            names.append(f"{names[-1]}-{hashlib.sha256(self.title.encode()).hexdigest()[:4]}")
+            self.env = next(name for name in names if self.title in (client.text_in("run", name) or self.title))
+            address = f"{client.server}:{client.port}{client.base_url}/env"
+            print(f"visdom: {address}/{self.env}, beside other runs in {address}/all")
+        if not (self.run.folder / METRICS).exists():
+            client.text(self.title, "run", self.env)  # what is to be cleared must be there
             client.close(env=self.env)
-        print(f"visdom: {self.address}/env/{self.env}, beside other runs in {self.address}/env/all")
-        self.said = False
         return client
 
-    def draw(self, state: str) -> None:
-        """Draw every window."""
-        run, history = self.run, self.run.history
-        best = f", {run.score} {run.best[run.score]:.3f} in epoch {run.best['epoch']}" if history else ""
-        options = "".join(f"<br>{escape(f'{name} {value}')}" for name, value in vars(run.args).items())
-        text = f"<b>{escape(str(run.folder.resolve()))}</b> {state}{best}<p>{escape(str(run.facts['data']))}{options}"
-        self.client.text(text, win="run", env=self.env, opts={"title": "run"})
-        epochs = [row["epoch"] for row in history]
-        for title in ("loss", "accuracy", "triplet_accuracy", "map", "images_per_second"):
-            names = [name for name in (f"train_{title}", f"val_{title}", title) if history and name in history[0]]
-            for name in names:
-                update = "replace" if name != names[0] else None
-                self.client.line(
-                    [row[name] for row in history],
-                    epochs,
-                    win=title,
-                    env=self.env,
-                    name=name,
-                    update=update,
-                    opts={"title": title, "xlabel": "epoch", "showlegend": True},
-                )
-        self.client.save([self.env, "all", "main"])
+    def draw(self) -> None:
+        """Draw the run's text and curves, its traces beside other runs' and its line in the list, newest first."""
+        run, args, history, client = self.run, self.run.args, self.run.history, self.client
+        state = f"is in epoch {len(history) + 1} of {args.epochs}" if len(history) < args.epochs else "is done"
+        state += f", best {run.score} {run.best[run.score]:.3f} in epoch {run.best['epoch']}" if history else ""
+        parts = vars(args), run.facts["data"], run.facts["departures"]
+        rows = [escape(", ".join(f"{name} {value}" for name, value in part.items())) for part in parts]
+        client.text("<p>".join([f"{self.title} {state}", *rows]), "run", self.env, {"title": "run", **SIZE})
+        if run.steps:
+            at, steps, choice = range(0, run.steps, run.width), run.epoch_steps, run.facts["departures"]
+            losses = [loss / min(run.width, run.steps - step) for step, loss in zip(at, run.losses, strict=True)]
+            self.line(self.env, "batch loss", "batch loss", [(step + 1) / steps for step in at], losses)
+            rates = [rate_at(step, args.epochs * steps, args.lr, choice["warm_up"], choice["decay"]) for step in at]
+            self.line(self.env, "lr", "lr", [step + 1 for step in at], rates)
+        shared = "train_loss", "val_loss", run.score
+        lines = [("all", f"stage {run.facts['net']['stage']} {name}", self.env, name) for name in shared]
+        names = [name for name in (history or [()])[0] if name not in ("epoch", "lr", "seconds")]
+        lines += [(self.env, re.sub("^(train|val)_", "", name), name, name) for name in names]
+        for env, title, trace, name in lines:  # in `all`, a run that begins has traces without points
+            self.line(env, title, trace, range(1, len(history) + 1), [row[name] for row in history], whole=True)
+        lines = [line for line in client.text_in("runs", "main").split("<br>") if f">{self.env}<" not in line]
+        link = f'<a href="{client.base_url}/env/{{0}}">{{0}}</a>'.format
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime((run.folder / CONFIG).stat().st_mtime))
+        lines = sorted({*lines, f"{began} {link(self.env)} {state}", link("all")}, reverse=True)
+        client.text("<br>".join(lines), "runs", "main", {"title": "runs", "width": 900, "height": 600})
+        client.save([self.env, "all", "main"])
+
+    def line(self, env: str, title: str, trace: str, x: Iterable, y: Iterable, whole: bool = False) -> None:
+        """Draw one trace of a window, which may have others; `whole`: x is whole numbers."""
+        xaxis = {"title": "step" if title == "lr" else "epoch", "type": "category" if whole else "linear"}
+        axes = {"xaxis": xaxis, "yaxis": {"title": title, "rangemode": "tozero" if title == "lr" else "normal"}}
+        opts = {"title": title, "showlegend": True, "markers": whole, "markersize": 4, "layoutopts": {"plotly": axes}}
+        x, y = ([float(f"{value:.6g}") for value in values] for values in (x or [1], y or [math.nan]))
+        if self.client.line(y, x, title, env, None, "replace", trace) != title:  # there is no such window yet
+            self.client.line(y, x, title, env, opts | SIZE, name=trace)

@@ -1,1 +1,1 @@
-"""BAM (Behance Artistic Media) from its database, and from the lists of the earlier implementation, to a data folder."""
+"""BAM (Behance Artistic Media): from its database, or the earlier implementation's lists, to a data folder."""
