@@ -229,6 +229,7 @@ def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
     and mixed precision where the device has units for it.
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 is float32 on every card
+    torch.backends.cudnn.deterministic = True  # the same numbers for the same seed
     name, amp, many = args.device, args.amp, distributed.is_torchelastic_launched()
     device, types = torch.device("cpu"), {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if name != "cpu":
