@@ -65,7 +65,7 @@ class Case:
     They are `rows`, int64 [n], of a collection and of its `squares`, uint8 [m, side, side, 3]. `labels` are the names, and
     each picture's number, int64 [n], -1 where unknown, of what the embedding should know (style) and then of what it
     should not (content). `embeddings` are float32 [n, d], each of length 1. `true` is each picture's class among those of
-    the net, int64 [n], -1 where that does not know it, and `chosen` the one that stage 1 gives it.
+    the net, int64 [n], -1 where that does not know it, and `chosen` the one that stage 1 gives it, -1 in stage 2.
     """
 
     run: Path
@@ -77,7 +77,7 @@ class Case:
     labels: dict[str, tuple[list[str], np.ndarray]]
     embeddings: Tensor
     true: np.ndarray
-    chosen: np.ndarray | None
+    chosen: np.ndarray
 
 
 def main(args: argparse.Namespace) -> None:
@@ -91,9 +91,7 @@ def main(args: argparse.Namespace) -> None:
     paths = [[case.collection.paths[row] for row in case.rows] for case in cases]
     other = [case.run for case, seen in zip(cases, paths, strict=True) if seen != paths[0]]
     if other:
-        raise UserError(
-            f"{args.runs[0]}, {other[0]}: have different pictures in {args.split}; give --data DIR for both"
-        )
+        raise UserError(f"{args.runs[0]}, {other[0]}: have other pictures in {args.split}; give --data DIR for both")
     table = []
     for case, name, (triplets, which) in zip(cases, names, choose_triplets(cases, args), strict=True):
         out = args.out / name if args.out else case.run / "evaluation"
@@ -111,7 +109,7 @@ def see_pictures(run: Path, args: argparse.Namespace, device: torch.device) -> C
     net, config = load(run, device), read_config(run)
     folder, cache = args.data or Path(config["data"]["folder"]), config["options"]["cache"]
     collection = read_pictures(folder, args.split) if args.data else None
-    if collection is None or not collection.split.any():
+    if collection is None or not (collection.split != "").any():
         collection = read_collection(folder, known={row["path"]: row["split"] for row in read_table(run / SPLIT)})
     cache = Path(cache) if cache and not args.data else None
     collection, squares = load_pictures(collection, net.facts["image_size"], torch.device("cpu"), cache, True)
@@ -119,7 +117,7 @@ def see_pictures(run: Path, args: argparse.Namespace, device: torch.device) -> C
     if not len(rows):
         raise UserError(f"--split {args.split}: {folder} has no pictures of known {net.label} in it; choose another")
     found = net.predict(squares, rows)
-    chosen = net.head(found).argmax(dim=1).cpu().numpy() if net.head else None
+    chosen = net.head(found).argmax(dim=1).cpu().numpy() if net.head else np.full(len(rows), -1)
     labels = {label: collection.classes(label) for label in sorted(("style", "content"), key=net.label.__ne__)}
     labels = {label: (names, number[rows]) for label, (names, number) in labels.items()}
     names, number = labels[net.label]
@@ -140,21 +138,16 @@ def choose_triplets(cases: Sequence[Case], args: argparse.Namespace) -> list[tup
             given = given[np.isin(given, case.rows).all(axis=1)]
             if len(given):
                 return [(np.searchsorted(case.rows, given), f"{len(given)} of {' '.join(files)}")] * len(cases)
-    found = []
-    for case in cases:
-        drawn = draw_fixed_triplets(*(number for _, number in case.labels.values()), np.arange(len(case.rows)))
-        found.append((drawn, f"{len(drawn)}, ten drawn for each picture as the anchor"))
-    return found
+    numbers = [[number for _, number in case.labels.values()] for case in cases]
+    drawn = [draw_fixed_triplets(*number, np.arange(len(number[0]))) for number in numbers]
+    return [(triplets, f"{len(triplets)}, ten drawn for each picture as the anchor") for triplets in drawn]
 
 
 def measure_case(case: Case, triplets: np.ndarray) -> dict[str, Any]:
     """All numbers of a run."""
     (names, label), (_, other) = case.labels.values()
-    right = None if case.chosen is None else np.where(case.true >= 0, case.chosen == case.true, math.nan)
-    given = [
-        None if part is None else torch.tensor(part).to(case.embeddings.device)
-        for part in (label, other, triplets, right)
-    ]
+    right = np.where((case.true >= 0) & (case.chosen >= 0), case.chosen == case.true, math.nan)
+    given = (torch.tensor(part).to(case.embeddings.device) for part in (label, other, triplets, right))
     return summarise(measure(case.embeddings, *given), label, triplets, names)
 
 
@@ -164,10 +157,8 @@ def write_evaluation(case: Case, metrics: dict[str, Any], out: Path) -> None:
     embeddings = case.embeddings.cpu().numpy()
     words = {f"{label}s": [[*names, ""][one] for one in number] for label, (names, number) in case.labels.items()}
     paths = [case.collection.paths[row] for row in case.rows]
-    drawn = {
-        "tsne.png": pictures.draw_tsne(embeddings, case.labels, title),
-        "retrieval.png": draw_retrieval(case, title),
-    }
+    drawn = {"tsne.png": pictures.draw_tsne(embeddings, case.labels, title)}
+    drawn["retrieval.png"] = draw_retrieval(case, title)
     drawn["curves.png"] = pictures.draw_curves(read_table(case.run / METRICS), case.run.resolve().name)
     if metrics["accuracy"] is not None:
         counts = np.zeros((len(case.net.classes),) * 2, dtype=np.int64)

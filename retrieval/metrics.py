@@ -35,17 +35,14 @@ DEFINITIONS = {
 }
 
 
-def measure(
-    embeddings: Tensor, label: Tensor, other: Tensor, triplets: Tensor, right: Tensor | None = None
-) -> dict[str, Tensor]:
+def measure(embeddings: Tensor, label: Tensor, other: Tensor, triplets: Tensor, right: Tensor) -> dict[str, Tensor]:
     """Every metric of `DEFINITIONS` but `accuracy_over_classes` for each picture, and `triplet_accuracy` for each triplet.
 
     `embeddings` float32 [n, d]; `label` and `other`, int64 [n], style and content (or content and style), other being -1
-    where it is unknown; `triplets` int64 [m, 3] of the n; `right` float64 [n], whether the class scores are. All on one
-    device. Returns float64 [n] and [m], NaN for a picture on which the metric says nothing.
+    where it is unknown; `triplets` int64 [m, 3] of the n; `right` float64 [n], whether the class scores are, NaN without.
+    All on one device. Returns float64 [n] and [m], NaN for a picture on which the metric says nothing.
     """
-    found = {"accuracy": right if right is not None else torch.full_like(label, torch.nan, dtype=torch.float64)}
-    found["map"] = average_precisions(embeddings, label)
+    found = {"accuracy": right, "map": average_precisions(embeddings, label)}
     found["map_cross_content"] = average_precisions(embeddings, label, other).where(other >= 0, torch.nan)
     found |= measure_neighbours(embeddings, label)
     found["triplet_accuracy"] = triplet_losses(*embeddings[triplets].unbind(dim=1), 0.0)[1].double()

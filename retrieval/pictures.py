@@ -77,7 +77,9 @@ def draw_tsne(embeddings: np.ndarray, panels: dict[str, tuple[Sequence[str], np.
         axis.set(title=f"by {heading}", xticks=[], yticks=[])
         axis.set_aspect("equal", "datalim")
         if names:
-            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=4, frameon=False, handletextpad=0.2)
+            axis.legend(
+                loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=4, frameon=False, markerscale=7 / size**0.5
+            )
     return to_png(figure)
 
 
