@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -40,7 +39,7 @@ SHOWN_CLASSES, SHOWN_EACH, SHOWN_FOUND = 30, 2, 10  # of the sheet: queries for 
 
 def get_parser() -> argparse.ArgumentParser:
     """The options of evaluation."""
-    words = [f"  {name}\n{textwrap.indent(textwrap.fill(text, 110), ' ' * 6)}\n" for name, text in DEFINITIONS.items()]
+    words = [f"  {name}\n      {text}\n" for name, text in DEFINITIONS.items()]
     parser = argparse.ArgumentParser(
         prog="python -m retrieval.evaluate",
         description=__doc__,
@@ -173,7 +172,7 @@ def write_evaluation(case: Case, metrics: dict[str, Any], out: Path) -> None:
 
 
 def draw_retrieval(case: Case, title: str) -> bytes:
-    """Draw what some pictures of each class find: the same queries for every run on the same pictures."""
+    """Draw what some pictures of each class find, or of as many classes as fit: the same for all runs on the same pictures."""
     (names, label), (others, other) = case.labels.values()
 
     def cell(place: int, query: int | None = None) -> pictures.Cell:
@@ -181,20 +180,14 @@ def draw_retrieval(case: Case, title: str) -> bytes:
         right = None if query is None else bool(label[place] == label[query])
         return pictures.Cell(square, names[label[place]], [*others, ""][other[place]], right)
 
-    rows = []
-    for query in choose_queries(label):
+    order, classes, rows = np.random.default_rng(0).permutation(len(label)), np.unique(label), []
+    shown = classes[np.linspace(0, len(classes) - 1, min(len(classes), SHOWN_CLASSES)).astype(int)]
+    for query in [int(place) for which in shown for place in order[label[order] == which][:SHOWN_EACH]]:
         far = (case.embeddings - case.embeddings[query]).norm(dim=1)
         far[query] = math.inf
         rows.append((cell(query), [cell(place, query) for place in far.argsort()[:-1][:SHOWN_FOUND].tolist()]))
     found = f"nearest first;  ✓ and solid frame: the query's {case.net.label};  ✗ and dashed frame: another one"
     return pictures.draw_sheet(rows, f"{title}: the nearest of {len(label)} pictures", "query", found)
-
-
-def choose_queries(label: np.ndarray) -> list[int]:
-    """Some pictures of each class, drawn at random; of many classes as many as fit a sheet."""
-    order, classes = np.random.default_rng(0).permutation(len(label)), np.unique(label)
-    shown = classes[np.linspace(0, len(classes) - 1, min(len(classes), SHOWN_CLASSES)).astype(int)]
-    return [place for which in shown for place in order[label[order] == which][:SHOWN_EACH].tolist()]
 
 
 def tabulate(names: Sequence[str], table: Sequence[dict[str, Any]]) -> str:
@@ -209,11 +202,10 @@ def tabulate(names: Sequence[str], table: Sequence[dict[str, Any]]) -> str:
 
 def show_in_visdom(case: Case, table: str) -> None:
     """Put the numbers beside the run's curves, if it has some and their server is up."""
-    options = SimpleNamespace(**case.config["options"])
-    if not options.visdom:
+    curves = Curves(SimpleNamespace(args=SimpleNamespace(**case.config["options"]), folder=case.run))
+    if not case.config["options"]["visdom"]:
         return
     try:
-        curves = Curves(SimpleNamespace(args=options, folder=case.run))
         client = connect_visdom(curves.address)
         if client.win_exists("run", env=curves.env):
             client.text(f"<pre>{escape(table)}</pre>", win="evaluation", env=curves.env, opts={"title": "evaluation"})
