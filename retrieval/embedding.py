@@ -91,9 +91,6 @@ def read_config(run: Path) -> dict[str, Any]:
     return json.loads((run / CONFIG).read_text(encoding="utf-8"))
 
 
-# Whole collections.
-
-
 def read_pictures(folder: Path, split: str = "all") -> Collection:
     """Every picture of a data folder, or of one that holds pictures, of no style, and no folders.
 
@@ -123,15 +120,14 @@ def embed_collection(run: Path, net: TrainedNet, collection: Collection) -> Tens
     They are kept in the run's folder, and made anew when its weights or a picture changed.
     """
     files = [run / WEIGHTS, *(collection.folder / path for path in collection.paths)]
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    key = dataset.hash_of(stats)
+    key = dataset.hash_of([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
     kept = run / f"embeddings-{dataset.hash_of(str(collection.folder.resolve()))[:8]}.npz"
     if kept.exists():
         with np.load(kept) as file:
             if file["key"] == key:
                 return torch.from_numpy(file["embeddings"])
-    size, cpu = net.facts["image_size"], torch.device("cpu")
-    readable, squares = dataset.load_pictures(collection, size, cpu, None, skip_unreadable=True)
+    size = net.facts["image_size"]
+    readable, squares = dataset.load_pictures(collection, size, torch.device("cpu"), None, skip_unreadable=True)
     rows = np.flatnonzero(readable.split != "")
     embeddings = torch.full((len(collection.paths), net.facts["embedding_dim"]), torch.nan)
     embeddings[torch.from_numpy(rows)] = normalize(net.predict(squares, rows), dim=1).cpu()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -40,7 +39,7 @@ SHOWN_CLASSES, SHOWN_EACH, SHOWN_FOUND = 30, 2, 10  # of the sheet: queries for 
 
 def get_parser() -> argparse.ArgumentParser:
     """The options of evaluation."""
-    words = [f"  {name}\n{textwrap.indent(textwrap.fill(text, 110), ' ' * 6)}\n" for name, text in DEFINITIONS.items()]
+    words = [f"  {name}\n      {text}\n" for name, text in DEFINITIONS.items()]
     parser = argparse.ArgumentParser(
         prog="python -m retrieval.evaluate",
         description=__doc__,
@@ -65,7 +64,7 @@ class Case:
     They are `rows`, int64 [n], of a collection and of its `squares`, uint8 [m, side, side, 3]. `labels` are the names, and
     each picture's number, int64 [n], -1 where unknown, of what the embedding should know (style) and then of what it
     should not (content). `embeddings` are float32 [n, d], each of length 1. `true` is each picture's class among those of
-    the net, int64 [n], -1 where that does not know it, and `chosen` the one that stage 1 gives it.
+    the net, int64 [n], -1 where that does not know it, and `chosen` the one that stage 1 gives it, -1 in stage 2.
     """
 
     run: Path
@@ -77,7 +76,7 @@ class Case:
     labels: dict[str, tuple[list[str], np.ndarray]]
     embeddings: Tensor
     true: np.ndarray
-    chosen: np.ndarray | None
+    chosen: np.ndarray
 
 
 def main(args: argparse.Namespace) -> None:
@@ -91,9 +90,7 @@ def main(args: argparse.Namespace) -> None:
     paths = [[case.collection.paths[row] for row in case.rows] for case in cases]
     other = [case.run for case, seen in zip(cases, paths, strict=True) if seen != paths[0]]
     if other:
-        raise UserError(
-            f"{args.runs[0]}, {other[0]}: have different pictures in {args.split}; give --data DIR for both"
-        )
+        raise UserError(f"{args.runs[0]}, {other[0]}: have other pictures in {args.split}; give --data DIR for both")
     table = []
     for case, name, (triplets, which) in zip(cases, names, choose_triplets(cases, args), strict=True):
         out = args.out / name if args.out else case.run / "evaluation"
@@ -111,7 +108,7 @@ def see_pictures(run: Path, args: argparse.Namespace, device: torch.device) -> C
     net, config = load(run, device), read_config(run)
     folder, cache = args.data or Path(config["data"]["folder"]), config["options"]["cache"]
     collection = read_pictures(folder, args.split) if args.data else None
-    if collection is None or not collection.split.any():
+    if collection is None or not (collection.split != "").any():
         collection = read_collection(folder, known={row["path"]: row["split"] for row in read_table(run / SPLIT)})
     cache = Path(cache) if cache and not args.data else None
     collection, squares = load_pictures(collection, net.facts["image_size"], torch.device("cpu"), cache, True)
@@ -119,7 +116,7 @@ def see_pictures(run: Path, args: argparse.Namespace, device: torch.device) -> C
     if not len(rows):
         raise UserError(f"--split {args.split}: {folder} has no pictures of known {net.label} in it; choose another")
     found = net.predict(squares, rows)
-    chosen = net.head(found).argmax(dim=1).cpu().numpy() if net.head else None
+    chosen = net.head(found).argmax(dim=1).cpu().numpy() if net.head else np.full(len(rows), -1)
     labels = {label: collection.classes(label) for label in sorted(("style", "content"), key=net.label.__ne__)}
     labels = {label: (names, number[rows]) for label, (names, number) in labels.items()}
     names, number = labels[net.label]
@@ -140,21 +137,16 @@ def choose_triplets(cases: Sequence[Case], args: argparse.Namespace) -> list[tup
             given = given[np.isin(given, case.rows).all(axis=1)]
             if len(given):
                 return [(np.searchsorted(case.rows, given), f"{len(given)} of {' '.join(files)}")] * len(cases)
-    found = []
-    for case in cases:
-        drawn = draw_fixed_triplets(*(number for _, number in case.labels.values()), np.arange(len(case.rows)))
-        found.append((drawn, f"{len(drawn)}, ten drawn for each picture as the anchor"))
-    return found
+    numbers = [[number for _, number in case.labels.values()] for case in cases]
+    drawn = [draw_fixed_triplets(*number, np.arange(len(number[0]))) for number in numbers]
+    return [(triplets, f"{len(triplets)}, ten drawn for each picture as the anchor") for triplets in drawn]
 
 
 def measure_case(case: Case, triplets: np.ndarray) -> dict[str, Any]:
     """All numbers of a run."""
     (names, label), (_, other) = case.labels.values()
-    right = None if case.chosen is None else np.where(case.true >= 0, case.chosen == case.true, math.nan)
-    given = [
-        None if part is None else torch.tensor(part).to(case.embeddings.device)
-        for part in (label, other, triplets, right)
-    ]
+    right = np.where((case.true >= 0) & (case.chosen >= 0), case.chosen == case.true, math.nan)
+    given = (torch.tensor(part).to(case.embeddings.device) for part in (label, other, triplets, right))
     return summarise(measure(case.embeddings, *given), label, triplets, names)
 
 
@@ -164,10 +156,8 @@ def write_evaluation(case: Case, metrics: dict[str, Any], out: Path) -> None:
     embeddings = case.embeddings.cpu().numpy()
     words = {f"{label}s": [[*names, ""][one] for one in number] for label, (names, number) in case.labels.items()}
     paths = [case.collection.paths[row] for row in case.rows]
-    drawn = {
-        "tsne.png": pictures.draw_tsne(embeddings, case.labels, title),
-        "retrieval.png": draw_retrieval(case, title),
-    }
+    drawn = {"tsne.png": pictures.draw_tsne(embeddings, case.labels, title)}
+    drawn["retrieval.png"] = draw_retrieval(case, title)
     drawn["curves.png"] = pictures.draw_curves(read_table(case.run / METRICS), case.run.resolve().name)
     if metrics["accuracy"] is not None:
         counts = np.zeros((len(case.net.classes),) * 2, dtype=np.int64)
@@ -182,7 +172,7 @@ def write_evaluation(case: Case, metrics: dict[str, Any], out: Path) -> None:
 
 
 def draw_retrieval(case: Case, title: str) -> bytes:
-    """Draw what some pictures of each class find: the same queries for every run on the same pictures."""
+    """Draw what some pictures of each class find, or of as many classes as fit: the same for all runs on the same pictures."""
     (names, label), (others, other) = case.labels.values()
 
     def cell(place: int, query: int | None = None) -> pictures.Cell:
@@ -190,20 +180,14 @@ def draw_retrieval(case: Case, title: str) -> bytes:
         right = None if query is None else bool(label[place] == label[query])
         return pictures.Cell(square, names[label[place]], [*others, ""][other[place]], right)
 
-    rows = []
-    for query in choose_queries(label):
+    order, classes, rows = np.random.default_rng(0).permutation(len(label)), np.unique(label), []
+    shown = classes[np.linspace(0, len(classes) - 1, min(len(classes), SHOWN_CLASSES)).astype(int)]
+    for query in [int(place) for which in shown for place in order[label[order] == which][:SHOWN_EACH]]:
         far = (case.embeddings - case.embeddings[query]).norm(dim=1)
         far[query] = math.inf
         rows.append((cell(query), [cell(place, query) for place in far.argsort()[:-1][:SHOWN_FOUND].tolist()]))
     found = f"nearest first;  ✓ and solid frame: the query's {case.net.label};  ✗ and dashed frame: another one"
     return pictures.draw_sheet(rows, f"{title}: the nearest of {len(label)} pictures", "query", found)
-
-
-def choose_queries(label: np.ndarray) -> list[int]:
-    """Some pictures of each class, drawn at random; of many classes as many as fit a sheet."""
-    order, classes = np.random.default_rng(0).permutation(len(label)), np.unique(label)
-    shown = classes[np.linspace(0, len(classes) - 1, min(len(classes), SHOWN_CLASSES)).astype(int)]
-    return [place for which in shown for place in order[label[order] == which][:SHOWN_EACH].tolist()]
 
 
 def tabulate(names: Sequence[str], table: Sequence[dict[str, Any]]) -> str:
@@ -218,11 +202,10 @@ def tabulate(names: Sequence[str], table: Sequence[dict[str, Any]]) -> str:
 
 def show_in_visdom(case: Case, table: str) -> None:
     """Put the numbers beside the run's curves, if it has some and their server is up."""
-    options = SimpleNamespace(**case.config["options"])
-    if not options.visdom:
+    curves = Curves(SimpleNamespace(args=SimpleNamespace(**case.config["options"]), folder=case.run))
+    if not case.config["options"]["visdom"]:
         return
     try:
-        curves = Curves(SimpleNamespace(args=options, folder=case.run))
         client = connect_visdom(curves.address)
         if client.win_exists("run", env=curves.env):
             client.text(f"<pre>{escape(table)}</pre>", win="evaluation", env=curves.env, opts={"title": "evaluation"})

@@ -14,38 +14,30 @@ from torch import Tensor
 from triplet_network import average_precisions, triplet_losses
 
 DEFINITIONS = {
-    "accuracy": "stage 1: share of the pictures whose highest class score is their own class's, of those whose class "
-    "the net knows",
+    "accuracy": "stage 1: share of the pictures whose own class has the highest score, of those whose class the net knows",
     "accuracy_over_classes": "the same as a mean over the classes, large or small",
-    "map": "mean over the queries of the average precision: the mean, over the other pictures of the query's style, of "
-    "that style's share among all that are at most as far away",
-    "map_cross_content": "the same with the pictures of the query's style and content taken out of the ranking, so that "
-    "content cannot help; without queries of unknown content",
-    "map_at_100": "the average precision of the 100 nearest: the mean, over those of the query's style, of its share up "
-    "to there, with as many in the denominator as could be among the 100",
+    "map": "mean average precision: over the pictures of the query's style, that style's share among all at most as far",
+    "map_cross_content": "map without the pictures of the query's style and content, so that content cannot help",
+    "map_at_100": "map of the 100 nearest alone: the shares at each find summed, divided by R or 100, whichever is less",
     "precision_at_1": "share of the queries whose nearest picture has their style",
     "precision_at_10": "the query's style's share among the 10 nearest",
-    "r_precision": "the query's style's share among the R nearest, R being the other pictures of its style",
+    "r_precision": "the query's style's share among the R nearest, R being the number of other pictures of its style",
     "recall_at_1": "share of the queries with their style among the 1 nearest, which is precision_at_1",
     "recall_at_5": "share of the queries with their style among the 5 nearest",
     "recall_at_10": "share of the queries with their style among the 10 nearest",
     "triplet_accuracy": "share of the triplets whose positive is nearer to the anchor than their negative",
-    "content_precision_at_1": "share of the pictures whose nearest has their content, which an embedding of style should "
-    "not know: with nine contents of one size, one in nine by chance",
+    "content_precision_at_1": "share of the pictures whose nearest has their content, which style should not know",
 }
 
 
-def measure(
-    embeddings: Tensor, label: Tensor, other: Tensor, triplets: Tensor, right: Tensor | None = None
-) -> dict[str, Tensor]:
+def measure(embeddings: Tensor, label: Tensor, other: Tensor, triplets: Tensor, right: Tensor) -> dict[str, Tensor]:
     """Every metric of `DEFINITIONS` but `accuracy_over_classes` for each picture, and `triplet_accuracy` for each triplet.
 
     `embeddings` float32 [n, d]; `label` and `other`, int64 [n], style and content (or content and style), other being -1
-    where it is unknown; `triplets` int64 [m, 3] of the n; `right` float64 [n], whether the class scores are. All on one
-    device. Returns float64 [n] and [m], NaN for a picture on which the metric says nothing.
+    where it is unknown; `triplets` int64 [m, 3] of the n; `right` float64 [n], whether the class scores are, NaN without.
+    All on one device. Returns float64 [n] and [m], NaN for a picture on which the metric says nothing.
     """
-    found = {"accuracy": right if right is not None else torch.full_like(label, torch.nan, dtype=torch.float64)}
-    found["map"] = average_precisions(embeddings, label)
+    found = {"accuracy": right, "map": average_precisions(embeddings, label)}
     found["map_cross_content"] = average_precisions(embeddings, label, other).where(other >= 0, torch.nan)
     found |= measure_neighbours(embeddings, label)
     found["triplet_accuracy"] = triplet_losses(*embeddings[triplets].unbind(dim=1), 0.0)[1].double()

@@ -68,16 +68,16 @@ def draw_tsne(embeddings: np.ndarray, panels: dict[str, tuple[Sequence[str], np.
     for place, (heading, (names, number)) in enumerate(panels.items(), 1):
         axis, number = figure.add_subplot(1, len(panels), place), number[chosen]
         axis.scatter(*points[number < 0].T, s=size / 2, c="#999999", linewidths=0)
-        for part in np.array_split(np.arange(len(points)), 8):  # so that no class lies on top of all others
-            for which, name in enumerate(names):
-                style = {"c": COLOURS[which % len(COLOURS)], "marker": MARKERS[which % len(MARKERS)]}
-                style |= {"s": size, "linewidths": size / 80, "edgecolors": "#222222"}
-                label = plain(name) if part[0] == 0 else None
-                axis.scatter(*points[part[number[part] == which]].T, label=label, **style)
+        for which, name in enumerate(names):
+            style = {"c": COLOURS[which % len(COLOURS)], "marker": MARKERS[which % len(MARKERS)], "alpha": 0.8}
+            style |= {"s": size, "linewidths": size / 80, "edgecolors": "#222222", "label": plain(name)}
+            axis.scatter(*points[number == which].T, **style)
         axis.set(title=f"by {heading}", xticks=[], yticks=[])
         axis.set_aspect("equal", "datalim")
         if names:
-            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=4, frameon=False, handletextpad=0.2)
+            axis.legend(
+                loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=4, frameon=False, markerscale=7 / size**0.5
+            )
     return to_png(figure)
 
 
@@ -117,9 +117,6 @@ def draw_curves(history: Sequence[dict[str, str]], title: str) -> bytes:
         axis.grid(alpha=0.3)
         axis.legend()
     return to_png(figure)
-
-
-# Sheets of pictures.
 
 
 @dataclass

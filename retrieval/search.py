@@ -38,9 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--data", type=Path, metavar="DIR", help="where to search; default: the folder that RUN was trained on")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--content", metavar="NAME", help="only pictures of this content")
-    what.add_argument(
-        "--like", nargs="+", type=Path, metavar="RUN2 PICTURE", help="a run of contents, and pictures of one"
-    )
+    what.add_argument("--like", nargs="+", type=Path, metavar="RUN2 PICTURE", help="a run, and pictures of a content")
     add("--weight", type=float, default=0.5, metavar="W", help="of --like, from 0 to 1; default 0.5: as much as style")
     add("--top", type=int, default=10, metavar="N", help="how many to find; default 10")
     add("--out", type=Path, metavar="FILE", help="draw the answers too: sheet.png")

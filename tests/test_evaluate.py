@@ -101,7 +101,7 @@ def test_runs_on_different_pictures_are_not_compared(collection: Path, stage1_ru
         "--epochs",
         1,
     )
-    with pytest.raises(UserError, match="different pictures in test; give --data"):
+    with pytest.raises(UserError, match="other pictures in test; give --data"):
         run_main(stage1_run, tmp_path / "run")
     assert not (tmp_path / "run" / "evaluation").exists()
 

@@ -86,7 +86,7 @@ def test_the_summary_leaves_out_what_says_nothing() -> None:
     embeddings = torch.eye(5)
     label, other = torch.tensor([0, 0, 1, 1, 2]), torch.tensor([0, 1, 0, 1, -1])
     triplets = draw_fixed_triplets(label.numpy(), other.numpy(), np.arange(5))
-    found = measure(embeddings, label, other, torch.from_numpy(triplets))
+    found = measure(embeddings, label, other, torch.from_numpy(triplets), torch.full((5,), torch.nan).double())
     numbers = summarise(found, label.numpy(), triplets, ["ink", "oil", "alone"])
     assert numbers["n_queries"] == 4  # the fifth is alone in its style
     assert numbers["per_style"]["alone"]["map"] is None
