@@ -514,20 +514,20 @@ class Curves:
         state += f", best {run.score} {run.best[run.score]:.3f} in epoch {run.best['epoch']}" if history else ""
         parts = vars(args), run.facts["data"], run.facts["departures"]
         rows = [escape(", ".join(f"{name} {value}" for name, value in part.items())) for part in parts]
-        text = "<p>".join([f"{self.title} {state}", *rows])
-        client.text(text, "run", self.env, {"title": "run", "width": 450, "height": 350})
+        opts = {"title": "run", "width": 450, "height": 350}
+        client.text("<p>".join([f"{self.title} {state}", *rows]), "run", self.env, opts)
         if run.steps:
             at, steps, choice = range(0, run.steps, run.width), run.epoch_steps, run.facts["departures"]
             losses = [loss / min(run.width, run.steps - step) for step, loss in zip(at, run.losses, strict=True)]
-            self.line(self.env, "batch loss", "batch loss", [(step + 1) / steps for step in at], losses)
+            self.line(self.env, "batch loss", "batch loss", "epochs", [(step + 1) / steps for step in at], losses)
             rates = [rate_at(step, args.epochs * steps, args.lr, choice["warm_up"], choice["decay"]) for step in at]
-            self.line(self.env, "learning rate", "lr", [step + 1 for step in at], rates, "step")
+            self.line(self.env, "learning rate", "lr", "step", [step + 1 for step in at], rates)
         shared = "train_loss", "val_loss", run.score
         lines = [("all", f"stage {run.facts['net']['stage']} {name}", self.env, name) for name in shared]
         names = [name for name in (history or [()])[0] if name not in ("epoch", "lr", "seconds")]
         lines += [(self.env, re.sub("^(train|val)_", "", name), name, name) for name in names]
         for env, title, trace, name in lines:  # in `all`, a run that begins has traces without points
-            self.line(env, title, trace, range(1, len(history) + 1), [row[name] for row in history], whole=True)
+            self.line(env, title, trace, "epoch", range(1, len(history) + 1), [row[name] for row in history])
         lines = [line for line in client.text_in("runs", "main").split("<br>") if f">{self.env}<" not in line]
         link = f'<a href="{client.base_url}/env/{{0}}">{{0}}</a>'.format
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime((run.folder / CONFIG).stat().st_mtime))
@@ -535,14 +535,12 @@ class Curves:
         client.text("<br>".join(lines), "runs", "main", {"title": "runs", "width": 900, "height": 600})
         client.save([self.env, "all", "main"])
 
-    def line(
-        self, env: str, title: str, trace: str, x: Iterable, y: Iterable, xlabel: str = "epoch", whole: bool = False
-    ) -> None:
-        """Draw one trace of a window, which may have others; `whole`: x is whole numbers."""
-        xaxis = {"title": xlabel, "type": "category" if whole else "linear"}
+    def line(self, env: str, title: str, trace: str, xlabel: str, x: Iterable, y: Iterable) -> None:
+        """Draw one trace of a window, which may have others; an x that is called epoch is whole numbers."""
+        xaxis = {"title": xlabel, "type": "category" if xlabel == "epoch" else "linear"}
         yaxis = {"title": title, "rangemode": "tozero" if xlabel == "step" else "normal"}
-        layout = {"plotly": {"xaxis": xaxis, "yaxis": yaxis}}
-        opts = {"title": title, "showlegend": True, "markers": whole, "markersize": 4, "layoutopts": layout}
+        opts = {"title": title, "showlegend": True, "markers": xlabel == "epoch", "markersize": 4}
+        opts["layoutopts"] = {"plotly": {"xaxis": xaxis, "yaxis": yaxis}}
         x, y = ([float(f"{value:.6g}") for value in values] for values in (x or [1], y or [math.nan]))
         update = "replace" if self.client.win_exists(title, env) else None
         self.client.line(y, x, title, env, opts, update, trace)

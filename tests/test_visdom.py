@@ -33,23 +33,17 @@ class Server:
     """A real Visdom server on loopback."""
 
     def __init__(self, folder: Path, *flags: str, path: str = "") -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = listener.getsockname()[1]
-        self.folder, self.flags, self.url = folder, flags, f"http://localhost:{self.port}{path}"
+        self.folder, self.flags, self.port = folder, flags, free_port()
+        self.url = f"http://localhost:{self.port}{path}"
         self.start()
 
     def start(self) -> None:
         (self.folder / ".visdom").mkdir(parents=True, exist_ok=True)
-        login = {"VISDOM_USE_ENV_CREDENTIALS": "1", "VISDOM_USERNAME": "someone", "VISDOM_PASSWORD": "secret"}
+        login = {"USE_ENV_CREDENTIALS": "1", "USERNAME": "someone", "PASSWORD": "secret", "COOKIE": "crumbs"}
+        settings = {"HOME": str(self.folder)} | {f"VISDOM_{name}": value for name, value in login.items()}
+        flags = "-port", self.port, "-bind_local", "-env_path", self.folder, *self.flags
         code = "from visdom.server.run_server import main; main()"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, "-port", str(self.port), "-bind_local", "-env_path", self.folder, *self.flags],
-            env={**os.environ, **login, "VISDOM_COOKIE": "crumbs", "HOME": str(self.folder)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        wait_for(self.port)
+        self.process = start("-c", code, *flags, port=self.port, env=os.environ | settings)
 
     def kill(self) -> None:
         self.process.kill()
@@ -68,10 +62,19 @@ class Server:
         return {curve["name"]: (curve["x"], curve["y"]) for curve in self.windows(env)[title]["content"]["data"]}
 
 
-def wait_for(port: int) -> None:
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start(*words: object, port: int, **settings: object) -> subprocess.Popen:
+    """Start a server in a process of its own and wait until it listens."""
+    process = subprocess.Popen([sys.executable, *map(str, words)], stdout=-3, stderr=-3, **settings)
     for _ in range(600):
         with contextlib.suppress(OSError):
-            return socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return process
         time.sleep(0.05)
     raise AssertionError("the server did not start")
 
@@ -192,36 +195,26 @@ def test_environments_are_named_after_the_end_of_the_path_and_longer_only_where_
     assert begin(tmp_path / "c", server.url, "--env", "mine").curves.env == "mine"
 
 
-@pytest.mark.parametrize("options", [(), ("--plain",)])
-def test_axes_say_what_they_show(server, tmp_path, options):
-    run = begin(tmp_path / "axes" / f"run{len(options)}", server.url, *options)
+def test_axes_say_what_they_show_and_the_learning_rate_its_warm_up(server, tmp_path):
+    run = begin(tmp_path / "axes" / "run", server.url)
     take_steps(run, 10, in_epoch=100)
     end_epoch(run, 0.5)
-    windows = server.windows(run.curves.env)
-    layouts = {title: window["content"]["layout"] for title, window in windows.items() if title != "run"}
+    layouts = {title: one["content"]["layout"] for title, one in server.windows("axes-run").items() if title != "run"}
     assert all(layout["xaxis"]["title"] and layout["yaxis"]["title"] for layout in layouts.values())
-    assert layouts["loss"]["xaxis"]["type"] == "category" and layouts["learning rate"]["yaxis"]["rangemode"] == "tozero"
-    ((steps, rates),) = server.curves(run.curves.env, "learning rate").values()
-    expected = [0.001] * 10 if options else [rate_at(step, 300, 0.001, 100, "cosine") for step in range(10)]
-    assert steps == list(range(1, 11)) and rates == pytest.approx(expected, rel=1e-5)
+    assert layouts["loss"]["xaxis"]["type"] == "category"  # whole numbers only
+    assert layouts["learning rate"]["yaxis"]["rangemode"] == "tozero"
+    rates = [rate_at(step, 300, 0.001, 100, "cosine") for step in range(10)]
+    assert server.curves("axes-run", "learning rate")["lr"] == (list(range(1, 11)), pytest.approx(rates, rel=1e-5))
 
 
 def test_drawing_takes_a_hundredth_of_the_time_and_150_kilobytes(server, tmp_path, monkeypatch):
-    sizes, post = [], requests.Session.post
-
-    def weighed(*words: object, data: str, **named: object) -> requests.Response:
-        sizes.append(len(data))
-        return post(*words, data=data, **named)
-
-    monkeypatch.setattr(requests.Session, "post", weighed)
-    run = begin(tmp_path / "long" / "run", server.url, epochs=51)
-    for _ in range(50):
+    run, sizes, post = begin(tmp_path / "long" / "run", server.url, epochs=51), [], requests.Session.post
+    for epoch in range(1, 51):
         take_steps(run, 1500, in_epoch=1500, shown=False)
-        run.history.append(
-            {"epoch": len(run.history) + 1} | dict.fromkeys(["train_loss", "val_loss", run.score], 1 / 3)
-        )
+        run.history.append({"epoch": epoch, "train_loss": 1 / 3, "val_loss": 1 / 3, run.score: 1 / 3})
     run.best, run.curves.next = run.history[-1], 0.0
-    sizes.clear()
+    weighed = lambda *words, data, **named: sizes.append(len(data)) or post(*words, data=data, **named)  # noqa: E731
+    monkeypatch.setattr(requests.Session, "post", weighed)
     began = time.monotonic()
     run.curves.show()
     ended = time.monotonic()
@@ -266,11 +259,8 @@ h.HTTPServer(('127.0.0.1', int(sys.argv[1])), Page).serve_forever()
 
 def test_the_real_reason_is_said_once_where_there_is_no_visdom(server, tmp_path, capsys):
     login = Server(tmp_path / "login", "-enable_login")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    page = subprocess.Popen([sys.executable, "-c", PAGE, str(port)], stderr=subprocess.DEVNULL)
-    wait_for(port)
+    port = free_port()
+    page = start("-c", PAGE, port, port=port)
     reasons = {
         login.url: "it wants a login",
         f"http://localhost:{server.port}": "has another path",
