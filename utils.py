@@ -388,7 +388,7 @@ class Run:
             self.save(net, optimizer, scaler)
             self.saved_at, self.saving_seconds = time.monotonic(), time.monotonic() - began
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), "(best)" * better)
-        self.curves.show(at_once=True)
+        self.curves.show()
 
     def save(self, net: nn.Module, optimizer: Any, scaler: Any) -> None:
         """Write weights.pt, then resume.pt: after a kill in between, the epoch comes again with the same weights."""
@@ -413,11 +413,10 @@ def on_cpu(value: Any) -> Any:
 
 START = "; `python -m visdom.server -bind_local` starts one (the first start needs internet)"
 TUNNEL = ", `ssh -R 8097:localhost:8097 gpu-box` lends gpu-box the one on your own machine"
-SIZE = {"width": 450, "height": 380}
 
 
-def connect_visdom(server: str, port: int) -> Any:
-    """Connect for plotting to the Visdom server at a URL, at `port` if that names none; errors have their reasons."""
+def connect_visdom(address: str) -> Any:
+    """Connect for plotting to the Visdom server at a URL with a port. Raises, of whatever kind, what tells the reason."""
     import requests
     import visdom
 
@@ -439,9 +438,9 @@ def connect_visdom(server: str, port: int) -> Any:
             return json.loads(self.get_window_data(win, env))["content"] if self.win_exists(win, env) else ""
 
     logging.getLogger("visdom").setLevel(logging.CRITICAL)
-    url = urlsplit(server if "//" in server else f"http://{server}")
-    place, path = f"{url.scheme}://{url.netloc.removesuffix(f':{url.port}')}", url.path.rstrip("/") or "/"
-    return Client(place, None, url.port or port, path, env="all", raise_exceptions=True, use_incoming_socket=False)
+    url = urlsplit(address)
+    place, path = f"{url.scheme}://{url.netloc.removesuffix(f':{url.port}')}", url.path or "/"
+    return Client(place, None, url.port, path, env="all", raise_exceptions=True, use_incoming_socket=False)
 
 
 class Curves:
@@ -450,13 +449,14 @@ class Curves:
     def __init__(self, run: Run) -> None:
         self.run, self.client, self.env, self.next, self.said = run, None, "", 0.0, set()
         self.title = f"<b>{escape(f'{platform.node()}:{run.folder.resolve()}')}</b>"
+        self.address = re.sub("(//[^/:]+)(?=/|$)", rf"\1:{run.args.visdom_port}", run.args.visdom_server).rstrip("/")
         with suppress(ImportError):
             importlib.import_module("visdom")  # which takes a second, once
 
-    def show(self, at_once: bool = False) -> None:
-        """Draw everything, unless that was done a moment ago. Whatever goes wrong is one line, said once."""
-        began, args = time.monotonic(), self.run.args
-        if rank() or not args.visdom or (began < self.next and not (at_once and self.client)):
+    def show(self) -> None:
+        """Draw the run, if that takes little of the time. Whatever goes wrong is one line, said once."""
+        began, args, running = time.monotonic(), self.run.args, len(self.run.history) < self.run.args.epochs
+        if rank() or not args.visdom or (began < self.next and running):
             return
         try:
             self.client = self.client or self.connect()
@@ -467,14 +467,14 @@ class Curves:
                 reason = reason.__context__
             advice = START + TUNNEL if isinstance(reason, ConnectionRefusedError) else ""
             if str(reason) not in self.said:
-                print(f"visdom: no curves at {args.visdom_server} (port {args.visdom_port}): {reason}{advice}")
+                print(f"visdom: no curves at {self.address} ({reason}){advice}")
             self.said.add(str(reason))
         self.next = time.monotonic() + (time.monotonic() - began) / SHOWING_SHARE
 
     def connect(self) -> Any:
         """Find the server and an environment that is no other run's; a new run clears it."""
         args, folders = self.run.args, self.run.folder.resolve().parts[1:]
-        client = connect_visdom(args.visdom_server, args.visdom_port)
+        client = connect_visdom(self.address)
         if client.win_exists("run") is None:
             raise UserError("it is no Visdom")
         if not self.env:
@@ -482,8 +482,7 @@ class Curves:
             names = [re.sub(r"[\W_]+", "-", name)[-80:].strip("-") for name in names]
             names.append(f"{names[-1]}-{hashlib.sha256(self.title.encode()).hexdigest()[:4]}")
             self.env = next(name for name in names if self.title in (client.text_in("run", name) or self.title))
-            address = f"{client.server}:{client.port}{client.base_url}/env"
-            print(f"visdom: {address}/{self.env}, beside other runs in {address}/all")
+            print(f"visdom: {self.address}/env/{self.env}, beside other runs in {self.address}/env/all")
         if not (self.run.folder / METRICS).exists():
             client.text(self.title, "run", self.env)  # what is to be cleared must be there
             client.close(env=self.env)
@@ -496,19 +495,20 @@ class Curves:
         state += f", best {run.score} {run.best[run.score]:.3f} in epoch {run.best['epoch']}" if history else ""
         parts = vars(args), run.facts["data"], run.facts["departures"]
         rows = [escape(", ".join(f"{name} {value}" for name, value in part.items())) for part in parts]
-        client.text("<p>".join([f"{self.title} {state}", *rows]), "run", self.env, {"title": "run", **SIZE})
+        opts = {"title": "run", "width": 450, "height": 350}
+        client.text("<p>".join([f"{self.title} {state}", *rows]), "run", self.env, opts)
         if run.steps:
             at, steps, choice = range(0, run.steps, run.width), run.epoch_steps, run.facts["departures"]
             losses = [loss / min(run.width, run.steps - step) for step, loss in zip(at, run.losses, strict=True)]
-            self.line(self.env, "batch loss", "batch loss", [(step + 1) / steps for step in at], losses)
+            self.line(self.env, "batch loss", "batch loss", "epochs", [(step + 1) / steps for step in at], losses)
             rates = [rate_at(step, args.epochs * steps, args.lr, choice["warm_up"], choice["decay"]) for step in at]
-            self.line(self.env, "lr", "lr", [step + 1 for step in at], rates)
+            self.line(self.env, "learning rate", "lr", "step", [step + 1 for step in at], rates)
         shared = "train_loss", "val_loss", run.score
         lines = [("all", f"stage {run.facts['net']['stage']} {name}", self.env, name) for name in shared]
         names = [name for name in (history or [()])[0] if name not in ("epoch", "lr", "seconds")]
         lines += [(self.env, re.sub("^(train|val)_", "", name), name, name) for name in names]
         for env, title, trace, name in lines:  # in `all`, a run that begins has traces without points
-            self.line(env, title, trace, range(1, len(history) + 1), [row[name] for row in history], whole=True)
+            self.line(env, title, trace, "epoch", range(1, len(history) + 1), [row[name] for row in history])
         lines = [line for line in client.text_in("runs", "main").split("<br>") if f">{self.env}<" not in line]
         link = f'<a href="{client.base_url}/env/{{0}}">{{0}}</a>'.format
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime((run.folder / CONFIG).stat().st_mtime))
@@ -516,11 +516,12 @@ class Curves:
         client.text("<br>".join(lines), "runs", "main", {"title": "runs", "width": 900, "height": 600})
         client.save([self.env, "all", "main"])
 
-    def line(self, env: str, title: str, trace: str, x: Iterable, y: Iterable, whole: bool = False) -> None:
-        """Draw one trace of a window, which may have others; `whole`: x is whole numbers."""
-        xaxis = {"title": "step" if title == "lr" else "epoch", "type": "category" if whole else "linear"}
-        axes = {"xaxis": xaxis, "yaxis": {"title": title, "rangemode": "tozero" if title == "lr" else "normal"}}
-        opts = {"title": title, "showlegend": True, "markers": whole, "markersize": 4, "layoutopts": {"plotly": axes}}
+    def line(self, env: str, title: str, trace: str, xlabel: str, x: Iterable, y: Iterable) -> None:
+        """Draw one trace of a window, which may have others; an x that is called epoch is whole numbers."""
+        xaxis = {"title": xlabel, "type": "category" if xlabel == "epoch" else "linear"}
+        yaxis = {"title": title, "rangemode": "tozero" if xlabel == "step" else "normal"}
+        opts = {"title": title, "showlegend": True, "markers": xlabel == "epoch", "markersize": 4}
+        opts["layoutopts"] = {"plotly": {"xaxis": xaxis, "yaxis": yaxis}}
         x, y = ([float(f"{value:.6g}") for value in values] for values in (x or [1], y or [math.nan]))
-        if self.client.line(y, x, title, env, None, "replace", trace) != title:  # there is no such window yet
-            self.client.line(y, x, title, env, opts | SIZE, name=trace)
+        update = "replace" if self.client.win_exists(title, env) else None
+        self.client.line(y, x, title, env, opts, update, trace)

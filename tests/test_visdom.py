@@ -1,0 +1,277 @@
+"""What somebody sees in Visdom, read back from real servers; whatever becomes of these, training goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import torch
+from torch import nn
+
+import classification_net
+import train
+from utils import Run, choose, rate_at
+
+STAGES = {1: (classification_net, "val_accuracy"), 2: (train, "val_map")}
+
+
+class Server:
+    """A real Visdom server on loopback."""
+
+    def __init__(self, folder: Path, *flags: str, path: str = "") -> None:
+        self.folder, self.flags, self.port = folder, flags, free_port()
+        self.url = f"http://localhost:{self.port}{path}"
+        self.start()
+
+    def start(self) -> None:
+        (self.folder / ".visdom").mkdir(parents=True, exist_ok=True)
+        login = {"USE_ENV_CREDENTIALS": "1", "USERNAME": "someone", "PASSWORD": "secret", "COOKIE": "crumbs"}
+        settings = {"HOME": str(self.folder)} | {f"VISDOM_{name}": value for name, value in login.items()}
+        flags = "-port", self.port, "-bind_local", "-env_path", self.folder, *self.flags
+        code = "from visdom.server.run_server import main; main()"
+        self.process = start("-c", code, *flags, port=self.port, env=os.environ | settings)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def ask(self, path: str, **content: object) -> str:
+        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(content).encode() if content else None)
+        return urllib.request.urlopen(request, timeout=20).read().decode()
+
+    def windows(self, env: str) -> dict[str, dict]:
+        """The windows of an environment, by title."""
+        return {window["title"]: window for window in json.loads(self.ask("win_data", eid=env, win=None)).values()}
+
+    def curves(self, env: str, title: str) -> dict[str, tuple[list, list]]:
+        """The curves in a window: name to x and y."""
+        return {curve["name"]: (curve["x"], curve["y"]) for curve in self.windows(env)[title]["content"]["data"]}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start(*words: object, port: int, **settings: object) -> subprocess.Popen:
+    """Start a server in a process of its own and wait until it listens."""
+    process = subprocess.Popen([sys.executable, *map(str, words)], stdout=-3, stderr=-3, **settings)
+    for _ in range(600):
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return process
+        time.sleep(0.05)
+    raise AssertionError("the server did not start")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("visdom"), "-base_url", "/of/all", path="/of/all")
+    yield server
+    server.kill()
+
+
+def begin(folder: Path, url: str, *options: object, stage: int = 1, epochs: int = 3) -> Run:
+    """A run before its first step, shown at a server."""
+    script, score = STAGES[stage]
+    words = ["--run", folder, "--visdom-server", url, "--epochs", epochs, *options]
+    args = script.get_parser().parse_args([str(word) for word in words])
+    data = {"folder": "/data/bam", "pictures": {"train": 96800, "val": 12100}, "fingerprint": "f00d"}
+    facts = {"net": {"stage": stage}, "departures": vars(choose(script.DEPARTURES, args.plain)), "data": data}
+    run = Run(args, facts, [("a.jpg", "train")], score)
+    run.restore(*parts())
+    return run
+
+
+def parts() -> tuple[nn.Module, torch.optim.Optimizer, torch.amp.GradScaler]:
+    net = nn.ModuleDict({"embedding": nn.Linear(1, 1)})
+    return net, torch.optim.SGD(net.parameters()), torch.amp.GradScaler("cpu", enabled=False)
+
+
+def take_steps(run: Run, steps: int, in_epoch: int = 10, shown: bool = True) -> None:
+    """Steps whose losses are their numbers in the run, from 1; what they lead to is shown at once."""
+    run.curves.next = math.inf
+    numbers = torch.arange(run.steps + 1, run.steps + steps + 1).float()
+    *parts, last = numbers.split(10)
+    for part in parts:
+        run.note([*part], in_epoch)
+    run.curves.next = 0.0 if shown else math.inf
+    run.note([*last], in_epoch)
+
+
+def end_epoch(run: Run, value: float) -> None:
+    """An epoch that ends with `value` in all columns."""
+    names = ["train_loss", "train_accuracy", "val_loss", run.score, "lr", "images_per_second", "seconds"]
+    run.curves.next = 0.0
+    run.end_epoch({"epoch": len(run.history) + 1} | dict.fromkeys(names, value), *parts())
+
+
+@pytest.mark.parametrize("steps", [10, 1000, 1001, 12_345, 100_000])
+def test_the_batch_loss_is_of_one_width_from_the_first_step_to_the_last(server, tmp_path, steps):
+    run = begin(tmp_path / "batches" / str(steps), server.url)
+    take_steps(run, steps, in_epoch=1500)
+    ((epochs, losses),) = server.curves(f"batches-{steps}", "batch loss").values()
+    starts = [epoch * 1500 for epoch in epochs]
+    width = round(starts[1] - starts[0])
+    assert starts == pytest.approx([1 + width * place for place in range(len(starts))], rel=1e-3)
+    assert min(steps, 500) <= len(starts) <= 1000 and starts[-1] + width > steps
+    ends = [*starts[1:], steps + 1]
+    assert losses == pytest.approx([(a + b - 1) / 2 for a, b in zip(starts, ends, strict=True)], rel=1e-3)
+
+
+def test_a_page_that_is_opened_before_the_first_step_has_the_run_in_it(server, tmp_path, capsys):
+    begin(tmp_path / "Größe 1" / "运行", server.url, "--lr", 0.07)
+    (address,) = re.findall(r"visdom: (\S+), beside other runs in (\S+)\n", capsys.readouterr().out)
+    assert address == (f"{server.url}/env/Größe-1-运行", f"{server.url}/env/all")
+    for page in address:
+        assert server.ask(urllib.parse.quote(page.removeprefix(server.url + "/")))
+    (window,) = server.windows("Größe-1-运行").values()
+    for text in (str(tmp_path / "Größe 1" / "运行"), "is in epoch 1 of 3", "lr 0.07", "/data/bam", "96800"):
+        assert text in window["content"]
+
+
+def test_main_lists_all_runs_newest_first_with_state_and_best_number(server, tmp_path):
+    for name, age in (("old", 7200), ("older", 10_000), ("new", 0)):
+        run = begin(tmp_path / "listed" / name, server.url)
+        os.utime(run.folder / "config.json", (time.time() - age,) * 2)
+        take_steps(run, 10)
+        end_epoch(run, 0.25)
+    lines = [line for line in server.windows("main")["runs"]["content"].split("<br>") if "listed" in line]
+    links = [re.search('href="/of/all/(env/.*?)">', line).group(1) for line in lines]
+    assert links == ["env/listed-new", "env/listed-old", "env/listed-older"]
+    assert all(server.ask(link) for link in links)
+    assert all("is in epoch 2 of 3, best val_accuracy 0.250 in epoch 1" in line for line in lines)
+
+
+def test_all_has_a_named_curve_for_each_run_and_windows_for_each_stage(server, tmp_path):
+    runs = [begin(tmp_path / f"lr{rate}" / "stage1", server.url) for rate in (0.1, 0.01, 0.001)]
+    other = begin(tmp_path / "lr0.1" / "stage2", server.url, stage=2)
+    for value in (4.0, 5.0):
+        for run in (*runs, other):
+            end_epoch(run, value)
+    for title in ("stage 1 train_loss", "stage 1 val_loss", "stage 1 val_accuracy"):
+        curves = server.curves("all", title)
+        assert [curves[f"lr{rate}-stage1"] for rate in ("0-1", "0-01", "0-001")] == [([1, 2], [4, 5])] * 3
+    assert server.curves("all", "stage 2 val_map") == {"lr0-1-stage2": ([1, 2], [4, 5])}
+
+
+def test_a_new_run_takes_away_what_an_earlier_one_left_and_a_resumed_one_does_not(server, tmp_path):
+    folder = tmp_path / "again" / "stage1"
+    for _ in range(2):
+        run = begin(folder, server.url, "--resume")
+        take_steps(run, 10)
+        end_epoch(run, 0.5)
+        run.lock.release()
+    text = {"data": [{"content": "mine", "type": "text"}], "opts": {"title": "note"}}
+    server.ask("events", eid="again-stage1", win="note", **text)
+    begin(folder, server.url, "--resume").lock.release()
+    assert {"note", "loss", "batch loss", "learning rate"} < set(server.windows("again-stage1"))
+    assert server.curves("again-stage1", "loss")["val_loss"] == ([1, 2], [0.5, 0.5])
+    shutil.rmtree(folder)
+    begin(folder, server.url, "--resume")
+    assert set(server.windows("again-stage1")) == {"run"}
+    assert server.curves("all", "stage 1 val_loss")["again-stage1"] == ([1], [None])
+
+
+def test_environments_are_named_after_the_end_of_the_path_and_longer_only_where_that_is_taken(server, tmp_path):
+    folders = ["a/x/run-1", "b/x/run_1", "b/x/run 1"]
+    names = [begin(tmp_path / folder, server.url).curves.env for folder in folders]
+    assert names[:2] == ["x-run-1", "b-x-run-1"] and re.fullmatch("b-x-run-1-[0-9a-f]{4}", names[2])
+    assert begin(tmp_path / "c", server.url, "--env", "mine").curves.env == "mine"
+
+
+def test_axes_say_what_they_show_and_the_learning_rate_its_warm_up(server, tmp_path):
+    run = begin(tmp_path / "axes" / "run", server.url)
+    take_steps(run, 10, in_epoch=100)
+    end_epoch(run, 0.5)
+    layouts = {title: one["content"]["layout"] for title, one in server.windows("axes-run").items() if title != "run"}
+    assert all(layout["xaxis"]["title"] and layout["yaxis"]["title"] for layout in layouts.values())
+    assert layouts["loss"]["xaxis"]["type"] == "category"  # whole numbers only
+    assert layouts["learning rate"]["yaxis"]["rangemode"] == "tozero"
+    rates = [rate_at(step, 300, 0.001, 100, "cosine") for step in range(10)]
+    assert server.curves("axes-run", "learning rate")["lr"] == (list(range(1, 11)), pytest.approx(rates, rel=1e-5))
+
+
+def test_drawing_takes_a_hundredth_of_the_time_and_150_kilobytes(server, tmp_path, monkeypatch):
+    run, sizes, post = begin(tmp_path / "long" / "run", server.url, epochs=51), [], requests.Session.post
+    for epoch in range(1, 51):
+        take_steps(run, 1500, in_epoch=1500, shown=False)
+        run.history.append({"epoch": epoch, "train_loss": 1 / 3, "val_loss": 1 / 3, run.score: 1 / 3})
+    run.best, run.curves.next = run.history[-1], 0.0
+    weighed = lambda *words, data, **named: sizes.append(len(data)) or post(*words, data=data, **named)  # noqa: E731
+    monkeypatch.setattr(requests.Session, "post", weighed)
+    began = time.monotonic()
+    run.curves.show()
+    ended = time.monotonic()
+    assert 10_000 < sum(sizes) < 150_000 and run.curves.next - ended > 98 * (ended - began)
+
+
+def test_a_server_that_is_killed_and_comes_back_empty_gets_all(tmp_path, capsys):
+    server = Server(tmp_path / "visdom")
+    run = begin(tmp_path / "run", server.url)
+    take_steps(run, 10)
+    end_epoch(run, 0.5)
+    server.kill()
+    for _ in range(2):
+        take_steps(run, 5)
+    said = capsys.readouterr().out
+    assert said.count("no curves") == said.count("refused") == said.count("visdom.server") == 1 and "ssh -R" in said
+    shutil.rmtree(server.folder)
+    server.start()
+    end_epoch(run, 0.25)
+    assert server.curves(run.curves.env, "loss")["val_loss"] == ([1, 2], [0.5, 0.25])
+    assert len(server.curves(run.curves.env, "batch loss")["batch loss"][0]) == 20
+    server.kill()
+    assert "Error" not in capsys.readouterr().out
+
+
+def test_a_server_that_never_answers_costs_two_seconds_and_is_left_alone_for_minutes(tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as stalled:
+        run = begin(tmp_path / "run", f"http://localhost:{stalled.getsockname()[1]}")
+        run.curves.next, began = 0.0, time.monotonic()
+        run.curves.show()
+        assert time.monotonic() - began < 4 and run.curves.next - began > 100
+        assert capsys.readouterr().out.count("timed out") == 1
+
+
+PAGE = """
+import http.server as h, sys
+class Page(h.BaseHTTPRequestHandler):
+    def do_POST(self): self.send_response(200); self.end_headers(); self.wfile.write(b'<html>')
+h.HTTPServer(('127.0.0.1', int(sys.argv[1])), Page).serve_forever()
+"""
+
+
+def test_the_real_reason_is_said_once_where_there_is_no_visdom(server, tmp_path, capsys):
+    login = Server(tmp_path / "login", "-enable_login")
+    port = free_port()
+    page = start("-c", PAGE, port, port=port)
+    reasons = {
+        login.url: "it wants a login",
+        f"http://localhost:{server.port}": "has another path",
+        f"http://localhost:{port}": "it is no Visdom",
+        "http://no-such-host.invalid": "[Nn]ame|resol",
+        "http://localhost:99999": "[Pp]ort",
+    }
+    for number, (url, reason) in enumerate(reasons.items()):
+        run = begin(tmp_path / f"run{number}", url)
+        take_steps(run, 10)
+        (line,) = re.findall("visdom: .*", capsys.readouterr().out)
+        assert re.search(f"no curves at {url}.* \\(.*({reason})", line) and "visdom.server" not in line
+    login.kill()
+    page.kill()
