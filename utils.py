@@ -451,7 +451,7 @@ class Curves:
         self.title = f"<b>{escape(f'{platform.node()}:{run.folder.resolve()}')}</b>"
         self.address = re.sub("(//[^/:]+)(?=/|$)", rf"\1:{run.args.visdom_port}", run.args.visdom_server).rstrip("/")
         with suppress(ImportError):
-            importlib.import_module("visdom")  # which takes a second, once
+            importlib.import_module("visdom" if run.args.visdom else "json")  # takes a second, which no epoch should
 
     def show(self) -> None:
         """Draw the run, if that takes little of the time. Whatever goes wrong is one line, said once."""

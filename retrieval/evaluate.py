@@ -27,7 +27,7 @@ from retrieval import pictures
 from retrieval.embedding import TrainedNet, load, read_config, read_pictures
 from retrieval.metrics import DEFINITIONS, measure, summarise
 from triplet_network import draw_fixed_triplets, read_triplets
-from utils import METRICS, SPLIT, Curves, UserError, choose_device, connect_visdom, read_table, run_script, write_whole
+from utils import METRICS, SPLIT, Curves, UserError, choose_device, read_table, run_script, write_whole
 
 NOTES = """Every number is a mean between 0 and 1, null where labels are missing; per_style has it for each style.
 Distances are Euclidean, on embeddings of length 1. Of equally near pictures those of another style come first, but in
@@ -201,17 +201,15 @@ def tabulate(names: Sequence[str], table: Sequence[dict[str, Any]]) -> str:
 
 
 def show_in_visdom(case: Case, table: str) -> None:
-    """Put the numbers beside the run's curves, if it has some and their server is up."""
-    curves = Curves(SimpleNamespace(args=SimpleNamespace(**case.config["options"]), folder=case.run))
-    if not case.config["options"]["visdom"]:
-        return
-    try:
-        client = connect_visdom(curves.address)
-        if client.win_exists("run", env=curves.env):
-            client.text(f"<pre>{escape(table)}</pre>", win="evaluation", env=curves.env, opts={"title": "evaluation"})
-            print(f"visdom: the numbers stand in {curves.address}/env/{curves.env}")
-    except Exception as error:  # of whatever kind: it is a view
-        print(f"visdom: the numbers are not shown ({error})")
+    """Put the numbers beside the run's curves, where these were shown, if their server is up."""
+    args = SimpleNamespace(**case.config["options"])
+    if args.visdom:
+        try:
+            curves = Curves(SimpleNamespace(args=args, folder=case.run))
+            opts = {"title": "evaluation", "width": 450, "height": 380}
+            curves.connect().text(f"<pre>{escape(table)}</pre>", win="evaluation", env=curves.env, opts=opts)
+        except Exception as error:  # of whatever kind: it is a view
+            print(f"visdom: the numbers are not shown there ({str(error) or 'no server answers'})")
 
 
 if __name__ == "__main__":
