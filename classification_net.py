@@ -62,8 +62,8 @@ def main(args: argparse.Namespace) -> None:
 
     # Data: which pictures there are, and their decoded squares, uint8 [n, side, side, 3].
     collection = read_collection(args.data, args.split_seed)
-    check_classes(collection, args.label)
     collection, squares = load_pictures(collection, args.image_size, device, args.cache, args.skip_unreadable)
+    check_classes(collection, args.label)
     classes, number = collection.classes(args.label)
     train_rows, val_rows = (collection.rows(split, args.label) for split in ("train", "val"))
     target = torch.from_numpy(number).to(device)

@@ -162,11 +162,13 @@ def walk(folder: Path) -> list[dict[str, str]]:
         folders[:] = sorted(
             name for name in folders if name[0] != "." and not here.is_relative_to((here / name).resolve())
         )
-        if len(parts) > 2 or {"config.json", "metrics.json"} & set(files):
+        of_a_run = {"config.json", "metrics.json"} & set(files)
+        if files and not of_a_run:
+            styles.update(parts[:1])
+        if len(parts) > 2 or of_a_run:
             passed_over[place, "too deep, or a run's"] += len(files)
             folders.clear()
             continue
-        styles.update(parts[:1] if files else ())
         for name in files:
             suffix = Path(name).suffix.lower()
             if parts and suffix in SUFFIXES:
@@ -368,6 +370,8 @@ def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target:
     for file in older:
         for square, row in zip(np.load(file, mmap_mode="r"), read_table(file.with_suffix(".csv")), strict=True):
             kept[row["path"], int(row["size"]), int(row["changed"])] = square, row["problem"]
+    for part in target.parent.glob("*.part"):  # of a start that was killed
+        part.unlink()
     part = target.with_suffix(".part")
     try:
         squares = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), side, side, 3))

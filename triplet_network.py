@@ -105,10 +105,14 @@ def read_triplets(files: list[Path], split: np.ndarray) -> dict[str, np.ndarray]
     """
     try:
         table = np.concatenate([np.loadtxt(file, dtype=np.int64, ndmin=2) for file in files])[:, [0, 2, 1]]
-        splits = split[table]
+        splits = np.where(table >= 0, split[table], "")
     except (ValueError, IndexError) as error:
         raise UserError(f"--triplets {' '.join(map(str, files))}: {error}; give lines of three row numbers") from error
-    useful = (splits == splits[:, :1]).all(axis=1) & (table != np.roll(table, 1, axis=1)).all(axis=1)
+    useful = (
+        (splits == splits[:, :1]).all(axis=1)
+        & (splits != "").all(axis=1)
+        & (table != np.roll(table, 1, axis=1)).all(axis=1)
+    )
     print(f"triplets: {useful.sum()} of {len(table)}; the others name a picture twice, or are not all in one split")
     found = {name: table[useful & (splits[:, 0] == name)] for name in ("train", "val", "test")}
     if not len(found["train"]) or not len(found["val"]):
