@@ -261,7 +261,7 @@ def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
         # Freed memory is kept: clearing it anew for each large tensor takes a quarter of the time in bfloat16.
         for parameter, value in ((-4, 0), (-1, 2**31 - 1)):  # M_MMAP_MAX and M_TRIM_THRESHOLD in malloc.h
             ctypes.CDLL("libc.so.6").mallopt(parameter, value)
-    print(f"device: {torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, trains in {types[amp]}")
+    print(f"device: {torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, {types[amp]}")
     return device, types[amp]
 
 
@@ -344,7 +344,8 @@ class Run:
 
     def look(self, val_loss: float = 0.0) -> None:
         """Read the last steps' losses from the device, which waits for it. Raises `UserError` if they are not finite."""
-        for step in total(torch.stack(self.recent).double()).cpu() if self.recent else []:
+        recent, self.recent, epoch = self.recent, [], len(self.history) + 1
+        for step in total(torch.stack(recent).double()).cpu() if recent else []:
             if self.steps % self.width == 0:
                 self.losses.append(0.0)
             self.losses[-1] += (step[0] / step[2]).item()
@@ -352,13 +353,13 @@ class Run:
         if len(self.losses) > 1000:  # one width for the whole curve, doubled for all of it
             pairs = zip_longest(self.losses[::2], self.losses[1::2], fillvalue=0.0)
             self.losses, self.width = [first + second for first, second in pairs], 2 * self.width
-        self.recent, epoch = [], len(self.history) + 1
         if not math.isfinite(self.losses[-1] + val_loss):
             raise UserError(
                 f"the loss is not finite in epoch {epoch}; {self.folder} keeps what was saved before; try a smaller --lr, "
                 f"or --amp off, in a new --run"
             )
-        self.curves.show()
+        if recent:
+            self.curves.show()
 
     def end_epoch(
         self, validated: dict[str, float], rate: float, pictures: int, net: nn.Module, optimizer: Any, scaler: Any
