@@ -71,7 +71,7 @@ def free_port() -> int:
 def start(*words: object, port: int, **settings: object) -> subprocess.Popen:
     """Start a server in a process of its own and wait until it listens."""
     process = subprocess.Popen([sys.executable, *map(str, words)], stdout=-3, stderr=-3, **settings)
-    for _ in range(600):
+    for _ in range(2400):
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", port), 1).close()
             return process
