@@ -513,7 +513,7 @@ class Curves:
         lines = [line for line in client.text_in("runs", "main").split("<br>") if f">{self.env}<" not in line]
         link = f'<a href="{client.base_url}/env/{{0}}">{{0}}</a>'.format
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime((run.folder / CONFIG).stat().st_mtime))
-        lines = sorted({*lines, f"{began} {link(self.env)} {state}", link("all")}, reverse=True)
+        lines = sorted({*lines, f"{began} {link(self.env)} {state}", link("all") + " runs in one plot"}, reverse=True)
         client.text("<br>".join(lines), "runs", "main", {"title": "runs", "width": 900, "height": 600})
         client.save([self.env, "all", "main"])
 
