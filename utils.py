@@ -279,7 +279,7 @@ class Run:
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {"epoch": 0, score: -math.inf}
         self.steps, self.epoch_steps = 0, 0  # of the run, and in an epoch
-        self.losses, self.width = [], 1  # sums of the batch losses of `width` steps each
+        self.losses, self.width, self.recent = [], 1, []  # sums of the batch losses of `width` steps each
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         if rank() == 0:
             self.open_folder(split)
