@@ -353,7 +353,7 @@ class Run:
         if len(self.losses) > 1000:  # one width for the whole curve, doubled for all of it
             pairs = zip_longest(self.losses[::2], self.losses[1::2], fillvalue=0.0)
             self.losses, self.width = [first + second for first, second in pairs], 2 * self.width
-        if not math.isfinite(self.losses[-1] + val_loss):
+        if not math.isfinite(sum(self.losses[-1:]) + val_loss):
             raise UserError(
                 f"the loss is not finite in epoch {epoch}; {self.folder} keeps what was saved before; try a smaller --lr, "
                 f"or --amp off, in a new --run"
