@@ -106,6 +106,7 @@ def take_steps(run: Run, steps: int, in_epoch: int = 10, shown: bool = True) -> 
 def end_epoch(run: Run, value: float) -> None:
     """An epoch that ends with `value` in all columns."""
     run.sums, run.curves.next = torch.tensor([value, value, 1.0], dtype=torch.float64), 0.0
+    run.began, run.seconds = time.monotonic(), 1.0
     right = "val_accuracy" if run.score == "val_accuracy" else "val_triplet_accuracy"
     run.end_epoch({"val_loss": value, right: value, run.score: value}, value, 1, *parts())
 
