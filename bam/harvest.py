@@ -67,9 +67,7 @@ class Harvest:
         if not self.table.exists() and out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
             raise UserError(f"--out {out}: holds files that are not this command's; give a new folder")
         lines = read_table(self.table) if self.table.exists() else []
-        lines = [
-            line for line in lines if line["temporary"] == "False"
-        ]  # a kill leaves half a line, which lacks its end
+        lines = [line for line in lines if line["temporary"] == "False"]  # half a line, after a kill, lacks its end
         self.placeholders = {line["content"] for line in lines} - {""}
         self.reasons = {int(line["mid"]): line["reason"] for line in lines}
         self.failed = np.isin(candidates.mid, list(self.reasons))
