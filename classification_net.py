@@ -35,7 +35,7 @@ DEPARTURES = {
     "warm_up": (100, 0),  # steps in which the rate rises; Adam's first steps go by few gradients
     "decay": ("cosine", "none"),  # of the rate after that
     "dropout": (0.0, None),  # in the backbone; None is torchvision's, 0.5 in AlexNet
-    "crop_area": (0.4, 1.0),  # the least share of a picture that is seen in training
+    "crop_area": (0.4, 1.0),  # least share of a square that a training crop shows; validation sees its middle
     "mirror": (True, False),  # half of the training crops
     "even_batches": (True, False),  # no small batch at the end of an epoch
 }
@@ -108,7 +108,7 @@ def main(args: argparse.Namespace) -> None:
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 scores = forward(pictures)
             losses = cross_entropy(scores.float(), target[rows], reduction="none")
-            loss = mean_over_batch(losses, torch.ones_like(losses))
+            loss = mean_over_batch(losses, torch.ones_like(losses, dtype=torch.bool))
             optimizer.zero_grad()
             scaler.scale(loss).backward()
             scaler.step(optimizer)

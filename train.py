@@ -47,7 +47,7 @@ DEPARTURES = {
     "momentum": (0.9, 0.0),  # of SGD
     "warm_up": (100, 0),  # steps in which the rate rises
     "decay": ("cosine", "none"),  # of the rate after that
-    "crop_area": (0.4, 1.0),  # the least share of a picture that is seen in training
+    "crop_area": (0.4, 1.0),  # least share of a square that a training crop shows; validation sees its middle
     "mirror": (True, False),  # half of the training crops
     "even_batches": (True, False),  # no small batch at the end of an epoch
     "squared": (False, False),  # distances in the loss; the paper's figure squares them, its re-implementation does not
@@ -133,8 +133,8 @@ def main(args: argparse.Namespace) -> None:
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 anchor, positive, negative = forward(pictures)
             losses, right = triplet.triplet_losses(anchor, positive, negative, args.margin, choice.squared)
-            # Over the triplets that do not keep the margin yet, as late in training most do, or over all.
-            active = losses > 0 if choice.average == "active" else torch.ones_like(losses)
+            # Triplets that keep the margin have no gradient. Most do, late in training: a mean over all would fade away.
+            active = losses > 0 if choice.average == "active" else torch.ones_like(losses, dtype=torch.bool)
             loss = mean_over_batch(losses, active)
             optimizer.zero_grad()
             scaler.scale(loss).backward()

@@ -7,6 +7,7 @@ Everywhere a triplet is (anchor, positive, negative), in this order.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +65,7 @@ def draw_triplets(
 
     `label` and `other`, int64 over the whole collection, are what the embedding should know (style) and what it should
     not (content), -1 where unknown. Where no picture keeps the content rule it gives way: the positive is any other
-    picture of the label, the negative any of another label. For how many anchors is returned too.
-    Needs two labels, and two pictures of each.
+    picture of the label, the negative any of another label; for how many anchors is returned too. Two labels are needed.
     """
     a, b = label[rows], other[rows]
     positive, negative, fallbacks = np.empty_like(rows), np.empty_like(rows), 0
@@ -108,16 +108,24 @@ def read_triplets(files: list[Path], split: np.ndarray) -> dict[str, np.ndarray]
         splits = np.where(table >= 0, split[table], "")
     except (ValueError, IndexError) as error:
         raise UserError(f"--triplets {' '.join(map(str, files))}: {error}; give lines of three row numbers") from error
-    useful = (
-        (splits == splits[:, :1]).all(axis=1)
-        & (splits != "").all(axis=1)
-        & (table != np.roll(table, 1, axis=1)).all(axis=1)
-    )
+    in_one = (splits == splits[:, :1]).all(axis=1) & (splits[:, 0] != "")
+    useful = in_one & (table != np.roll(table, 1, axis=1)).all(axis=1)
     print(f"triplets: {useful.sum()} of {len(table)}; the others name a picture twice, or are not all in one split")
     found = {name: table[useful & (splits[:, 0] == name)] for name in ("train", "val", "test")}
     if not len(found["train"]) or not len(found["val"]):
         raise UserError(f"--triplets {' '.join(map(str, files))}: give some for training and some for validation")
     return found
+
+
+def distances(embeddings: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of rows, int64 [m], and their squared distances to all n, float32 [m, n], infinite to themselves."""
+    embeddings = embeddings.double()
+    lengths = embeddings.square().sum(dim=1)
+    for rows in torch.arange(len(embeddings), device=embeddings.device).split(128):
+        far = torch.addmm(lengths, embeddings[rows], embeddings.T, alpha=-2) + lengths[rows, None]
+        far = far.clamp(min=1e-12).float()  # copies of a picture are equally far from everything
+        far[torch.arange(len(rows)), rows] = torch.inf
+        yield rows, far
 
 
 @torch.no_grad()
@@ -127,12 +135,8 @@ def average_precisions(embeddings: Tensor, label: Tensor, other: Tensor | None =
     `embeddings` float [n, d], `label` int64 [n]. The mean, over the pictures of the label, of the label's share among
     all that are at most as far away. With `other`, pictures that share that with the query too are taken out.
     """
-    embeddings, found = embeddings.double(), []
-    lengths = embeddings.square().sum(dim=1)
-    for rows in torch.arange(len(label), device=label.device).split(128):
-        far = torch.addmm(lengths, embeddings[rows], embeddings.T, alpha=-2) + lengths[rows, None]
-        far = far.clamp(min=1e-12).float()  # copies of a picture are equally far from everything
-        far[torch.arange(len(rows)), rows] = torch.inf
+    found = []
+    for rows, far in distances(embeddings):
         wanted = label[rows, None] == label
         if other is not None:
             far[wanted & (other[rows, None] == other)] = torch.inf

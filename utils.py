@@ -1,6 +1,6 @@
 """What surrounds the training of both stages: files, options, devices, processes, the run folder, curves in Visdom.
 
-Nothing here decides a weight but `rate_at`, which both loops call for the learning rate of each step.
+What decides weights here is `rate_at` and `mean_over_batch`, which both loops call, and the type that nets train in.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from html import escape
-from itertools import zip_longest
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -38,7 +38,20 @@ from tqdm import tqdm
 
 CONFIG, SPLIT, METRICS, WEIGHTS, RESUME = "config.json", "split.csv", "metrics.csv", "weights.pt", "resume.pt"
 # Options that say where and how a run is computed, not what: it may go on with others.
-FREE = {"run", "resume", "data", "cache", "device", "amp", "compile", "visdom", "visdom_server", "visdom_port", "env"}
+FREE = {
+    "run",
+    "resume",
+    "data",
+    "stage1",
+    "cache",
+    "device",
+    "amp",
+    "compile",
+    "visdom",
+    "visdom_server",
+    "visdom_port",
+    "env",
+}
 SAVING_SHARE, SHOWING_SHARE = 0.05, 0.01  # of the time, at most, that goes into checkpoints and into Visdom
 
 
@@ -207,11 +220,11 @@ def total(values: Tensor) -> Tensor:
 
 
 def mean_over_batch(losses: Tensor, counted: Tensor) -> Tensor:
-    """The mean of a batch's losses, float [b], over the `counted` ones, bool [b], those of all processes.
+    """The mean of a batch's losses, float [b], over those that are `counted`, bool [b], in all processes together.
 
-    Of it each process returns its own part, so that the mean of their gradients is the gradient of the whole.
+    Each process returns its own part, so large that the mean of their gradients is the gradient of the whole.
     """
-    return losses.sum() / total(counted.sum()).clamp(min=1) * world()
+    return (losses * counted).sum() / total(counted.sum()).clamp(min=1) * world()
 
 
 def wrap(net: nn.Module, device: torch.device, compiled: bool) -> nn.Module:
@@ -278,8 +291,8 @@ class Run:
         self.args, self.folder, self.facts, self.score = args, args.run, facts, score
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {"epoch": 0, score: -math.inf}
-        self.steps, self.epoch_steps = 0, 0  # of the run, and in an epoch
-        self.losses, self.width, self.recent = [], 1, []  # sums of the batch losses of `width` steps each
+        self.losses: list[float] = []  # of each step, as the mean over its batch
+        self.epoch_steps, self.recent, self.sums = 0, [], torch.zeros(3, dtype=torch.float64)
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         if rank() == 0:
             self.open_folder(split)
@@ -346,14 +359,9 @@ class Run:
         """Read the last steps' losses from the device, which waits for it. Raises `UserError` if they are not finite."""
         recent, self.recent, epoch = self.recent, [], len(self.history) + 1
         for step in total(torch.stack(recent).double()).cpu() if recent else []:
-            if self.steps % self.width == 0:
-                self.losses.append(0.0)
-            self.losses[-1] += (step[0] / step[2]).item()
-            self.steps, self.sums = self.steps + 1, self.sums + step
-        if len(self.losses) > 1000:  # one width for the whole curve, doubled for all of it
-            pairs = zip_longest(self.losses[::2], self.losses[1::2], fillvalue=0.0)
-            self.losses, self.width = [first + second for first, second in pairs], 2 * self.width
-        if not math.isfinite(sum(self.losses[-1:]) + val_loss):
+            self.losses.append((step[0] / step[2]).item())
+            self.sums += step
+        if not math.isfinite(self.sums[0].item() + val_loss):
             raise UserError(
                 f"the loss is not finite in epoch {epoch}; {self.folder} keeps what was saved before; try a smaller --lr, "
                 f"or --amp off, in a new --run"
@@ -396,9 +404,7 @@ class Run:
         weights = {**self.facts["net"], **self.kept}
         write_whole(self.folder / WEIGHTS, lambda file: torch.save(weights, file))
         state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-        state = on_cpu(state) | {
-            name: getattr(self, name) for name in ("history", "best", "steps", "epoch_steps", "losses", "width")
-        }
+        state = on_cpu(state) | {name: getattr(self, name) for name in ("history", "best", "losses", "epoch_steps")}
         state["kept"] = self.kept if self.args.keep == "best" else None
         write_whole(self.folder / RESUME, lambda file: torch.save(state, file))
 
@@ -451,8 +457,9 @@ class Curves:
         self.run, self.client, self.env, self.next, self.said = run, None, "", 0.0, set()
         self.title = f"<b>{escape(f'{platform.node()}:{run.folder.resolve()}')}</b>"
         self.address = re.sub("(//[^/:]+)(?=/|$)", rf"\1:{run.args.visdom_port}", run.args.visdom_server).rstrip("/")
-        with suppress(ImportError):
-            importlib.import_module("visdom" if run.args.visdom else "json")  # takes a second, which no epoch should
+        if run.args.visdom and rank() == 0:
+            with suppress(ImportError):
+                importlib.import_module("visdom")  # takes a second, which no epoch should
 
     def show(self) -> None:
         """Draw the run, if that takes little of the time. Whatever goes wrong is one line, said once."""
@@ -498,9 +505,10 @@ class Curves:
         rows = [escape(", ".join(f"{name} {value}" for name, value in part.items())) for part in parts]
         opts = {"title": "run", "width": 450, "height": 350}
         client.text("<p>".join([f"{self.title} {state}", *rows]), "run", self.env, opts)
-        if run.steps:
-            at, steps, choice = range(0, run.steps, run.width), run.epoch_steps, run.facts["departures"]
-            losses = [loss / min(run.width, run.steps - step) for step, loss in zip(at, run.losses, strict=True)]
+        if run.losses:
+            width = 1 << ((len(run.losses) - 1) // 1000).bit_length()  # steps that are one point, all along the curve
+            at, steps, choice = range(0, len(run.losses), width), run.epoch_steps, run.facts["departures"]
+            losses = [fmean(run.losses[step : step + width]) for step in at]
             self.line(self.env, "batch loss", "batch loss", "epochs", [(step + 1) / steps for step in at], losses)
             rates = [rate_at(step, args.epochs * steps, args.lr, choice["warm_up"], choice["decay"]) for step in at]
             self.line(self.env, "learning rate", "lr", "step", [step + 1 for step in at], rates)

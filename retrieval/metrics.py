@@ -5,13 +5,11 @@ Distances are exact and come in blocks, so that memory grows with the number of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from triplet_network import average_precisions, triplet_losses
+from triplet_network import average_precisions, distances, triplet_losses
 
 DEFINITIONS = {
     "accuracy": "stage 1: share of the pictures whose own class has the highest score, of those whose class the net knows",
@@ -47,17 +45,6 @@ def measure(embeddings: Tensor, label: Tensor, other: Tensor, triplets: Tensor, 
     if known.sum() > 1:
         found["content_precision_at_1"][known] = nearest_is_same(embeddings[known], other[known])
     return found
-
-
-def distances(embeddings: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks of rows, int64 [m], and their squared distances to all pictures, float32 [m, n], infinite to themselves."""
-    embeddings = embeddings.double()
-    lengths = embeddings.square().sum(dim=1)
-    for rows in torch.arange(len(embeddings), device=embeddings.device).split(128):
-        far = torch.addmm(lengths, embeddings[rows], embeddings.T, alpha=-2) + lengths[rows, None]
-        far = far.clamp(min=1e-12).float()  # copies of a picture are equally far from everything
-        far[torch.arange(len(rows)), rows] = torch.inf
-        yield rows, far
 
 
 def measure_neighbours(embeddings: Tensor, label: Tensor) -> dict[str, Tensor]:

@@ -95,7 +95,7 @@ def take_steps(run: Run, steps: int, in_epoch: int = 10, shown: bool = True) -> 
     """Steps whose losses are their numbers in the run, from 1; what they lead to is shown at once."""
     run.epoch_steps, run.recent, run.sums = in_epoch, [], torch.zeros(3, dtype=torch.float64)
     run.began, run.seconds, run.curves.next = time.monotonic(), 1.0, math.inf
-    *numbers, last = torch.arange(run.steps + 1, run.steps + steps + 1).float().split(1)
+    *numbers, last = torch.arange(len(run.losses) + 1, len(run.losses) + steps + 1).float().split(1)
     for number in numbers:
         run.note(number, torch.tensor([True]))
     run.curves.next = 0.0 if shown else math.inf
