@@ -72,7 +72,8 @@ def main(args: argparse.Namespace) -> None:
     # Net and optimizer.
     torch.manual_seed(args.seed)
     embedding = EmbeddingNet(args.arch, args.embedding_dim, choice.dropout)
-    check_net(embedding, args.image_size, len(train_rows), args.batch_size)
+    plan = split_batches(torch.from_numpy(train_rows), args.batch_size, choice.even_batches)
+    check_net(embedding, args, min(map(len, plan)))
     if args.weights != "none":
         networks.load_weights(embedding, args.weights, args.arch)
     elif args.arch == "alexnet" and choice.first_weights != "torchvision":
@@ -142,16 +143,15 @@ def adam_groups(net: nn.Module, width: int | None) -> list[dict[str, Any]]:
     return [{"params": parameters, "share": share} for share, parameters in groups.items()]
 
 
-def check_net(net: EmbeddingNet, image_size: int, pictures: int, batch_size: int) -> None:
-    """See that a net takes pictures of this size, and batches of what an epoch is cut into. Raises `UserError`."""
+def check_net(net: EmbeddingNet, args: argparse.Namespace, smallest_batch: int) -> None:
+    """See that a net takes pictures of --image-size, and its smallest batch. Raises `UserError`."""
     try:
         with torch.inference_mode():
-            net.eval()(torch.zeros(1, 3, image_size, image_size))
+            net.eval()(torch.zeros(1, 3, args.image_size, args.image_size))
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--image-size {image_size}: does not fit the net ({error}); 224 fits all") from error
-    normalises = any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
-    if normalises and pictures // -(-pictures // batch_size) == 1:
-        raise UserError(f"--batch-size {batch_size}: leaves batches of one picture, which batch norm cannot train on")
+        raise UserError(f"--image-size {args.image_size}: does not fit the net ({error}); 224 fits all") from error
+    if smallest_batch == 1 and any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules()):
+        raise UserError(f"--batch-size {args.batch_size}: leaves a batch of one, which batch norm cannot train on")
 
 
 def check_classes(collection: Collection, label: str) -> None:

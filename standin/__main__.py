@@ -28,7 +28,7 @@ from standin.scenes import draw_paint, draw_scene
 from standin.styles import STYLES, render
 from utils import UserError, run_script, write_whole
 
-NOTE = "standin.json"  # in the folder of a collection: the options that it was drawn with
+NOTE = ".standin.json"  # in the folder of a collection: the options that it was drawn with
 
 
 def draw_picture(style: str, content: str, number: int, size: int, seed: int) -> np.ndarray:
