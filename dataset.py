@@ -153,21 +153,23 @@ def walk(folder: Path) -> list[dict[str, str]]:
     """
     table, passed_over, styles = [], Counter(), set()
     names = {path.name.lower() for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
-    by_split = names <= SPLIT_FOLDERS.keys()
+    by_split = names <= SPLIT_FOLDERS.keys() or len(names & SPLIT_FOLDERS.keys()) > 1
     for place, folders, files in os.walk(folder, followlinks=True):
         path = Path(place).relative_to(folder)
-        split = SPLIT_FOLDERS[path.parts[0].lower()] if by_split and path.parts else ""
+        ours = path.parts and {".lock", "config.json", "metrics.json", "embeddings.npz"} & set(files)
+        split = SPLIT_FOLDERS.get(path.parts[0].lower()) if by_split and path.parts else ""
         parts, files = path.parts[by_split:], sorted(name for name in files if name[0] != ".")
         here = Path(place).resolve()  # no link is followed that leads back to a folder above
         folders[:] = sorted(
             name for name in folders if name[0] != "." and not here.is_relative_to((here / name).resolve())
         )
-        of_a_run = {"config.json", "metrics.json"} & set(files)
-        if files and not of_a_run:
+        outside = "of a run or a cache" if ours else "in no split's folder" if split is None else ""
+        if files and not outside:
             styles.update(parts[:1])
-        if len(parts) > 2 or of_a_run:
-            passed_over[place, "too deep, or a run's"] += len(files)
-            folders.clear()
+        if outside or len(parts) > 2:
+            passed_over[place, outside or "too deep"] += len(files)
+            # No link is followed from here on: two of them may lead to each other.
+            folders[:] = [name for name in folders if not ours and not (here / name).is_symlink()]
             continue
         for name in files:
             suffix = Path(name).suffix.lower()
@@ -180,10 +182,11 @@ def walk(folder: Path) -> list[dict[str, str]]:
                 }
                 table.append(row)
             else:
-                passed_over[place, suffix or "no suffix"] += 1
-    if passed_over:
-        said = [f"{count} in {place} ({why})" for (place, why), count in passed_over.most_common(8)]
-        print(f"data: {passed_over.total()} files are passed over: {', '.join(said)}")
+                passed_over[place, "in no style's folder" if suffix in SUFFIXES else suffix or "no suffix"] += 1
+    if passed_over.total():
+        said = [f"{count} in {place} ({why})" for (place, why), count in passed_over.most_common(8) if count]
+        more = ", ..." if len(passed_over) > 8 else ""
+        print(f"data: {passed_over.total()} files are passed over: {', '.join(said)}{more}")
     empty = sorted(styles - {row["style"] for row in table})
     if empty or not table:
         raise UserError(

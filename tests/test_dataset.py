@@ -53,7 +53,8 @@ def test_folders_are_styles_and_perhaps_contents(tmp_path):
 
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "validation", "test")])
 def test_folders_that_are_called_like_splits_are_splits(tmp_path, names):
-    found = read_collection(make_folder(tmp_path, [f"{name}/{style}/1.jpg" for name in names for style in "ab"]))
+    paths = [f"{name}/{style}/1.jpg" for name in names for style in "ab"]
+    found = read_collection(make_folder(tmp_path, [*paths, "more/a/1.jpg", "runs/stage1/config.json"]))
     assert found.styles == ["a", "b"] and Counter(found.split.tolist()) == {"train": 2, "val": 2, "test": 2}
 
 
@@ -84,12 +85,14 @@ def test_hidden_files_are_passed_over_in_silence_and_others_are_counted_by_reaso
     said = capsys.readouterr().out
     assert re.search(r"5 files.* are passed over", said), said
     assert all(word in said for word in (".heic", "no suffix", ".jpg?w=200", "deep"))
-    with pytest.raises(UserError, match="no pictures of style c; expected index.csv, <style>/<content>/<picture>"):
-        read_collection(make_folder(tmp_path, ["c/1.heic"]))
+    for deep in ("c/1.heic", "d/x/no-file-here/deeper/1.jpg"):
+        with pytest.raises(UserError, match=f"no pictures of style {deep[0]}; expected index.csv, <style>/<content>/"):
+            read_collection(make_folder(tmp_path / deep[0], ["a/1.jpg", "b/1.jpg", deep]))
 
 
 def test_runs_and_evaluations_inside_the_data_are_no_styles(tmp_path, capsys):
     paths = ["a/1.jpg", "b/1.jpg", "runs/stage1/config.json", "runs/stage1/curves.png", "results/metrics.json"]
+    paths += ["cache/data-1/.lock", "cache/data-1/37.npy", "stopped/embeddings.npz", "stopped/tsne.png", "config.json"]
     found = read_collection(make_folder(tmp_path, [*paths, "results/tsne.png", "runs/stage1/evaluation/tsne.png"]))
     assert found.styles == ["a", "b"] and "stage1" in capsys.readouterr().out
 
@@ -102,7 +105,10 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
     assert len(read_collection(tmp_path / "linked").paths) == 3
     for place in ("up", "again", "a/up", "a/again"):
         (tmp_path / "real" / place).symlink_to(tmp_path / "real")
-    assert read_collection(tmp_path / "real").paths == ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
+    for number in range(4):
+        for style, other in ("ab", "ba"):
+            (tmp_path / "real" / style / str(number)).symlink_to(tmp_path / "real" / other)
+    assert {"a/1.jpg", "a/2.jpg", "b/3.jpg"} <= set(read_collection(tmp_path / "real").paths)
 
 
 @pytest.mark.parametrize(
