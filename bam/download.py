@@ -189,8 +189,11 @@ def verify_and_shrink(data: bytes, side: int) -> bytes:
     Raises `Failure` for what is not a whole picture: also for a JPEG that is damaged inside, where most decoders put
     grey. The size is looked at before memory is taken for pixels.
     """
-    try:  # Pillow can trip over a PNG's texts and profiles, which say nothing about its pixels
-        size = struct.unpack(">II", data[16:24]) if data.startswith(PNG) else Image.open(io.BytesIO(data)).size
+    try:  # Pillow can trip over texts, profiles and the like, which say nothing about a picture's pixels
+        if data.startswith(JPEG):
+            size = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
+        else:
+            size = struct.unpack(">II", data[16:24]) if data.startswith(PNG) else Image.open(io.BytesIO(data)).size
     except Image.DecompressionBombError as error:
         raise Failure("too many pixels") from error
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error) as error:
@@ -199,7 +202,8 @@ def verify_and_shrink(data: bytes, side: int) -> bytes:
         raise Failure("too many pixels")
     try:
         if data.startswith(JPEG):
-            simplejpeg.decode_jpeg(data, "GRAY", strict=True)
+            # It warns of broken colour profiles too, unless these are called otherwise.
+            simplejpeg.decode_jpeg(data.replace(b"ICC_PROFILE", b"not_counted"), "GRAY", strict=True)
         picture = read_picture(data, least=side)
     except (UnreadablePicture, ValueError) as error:
         raise Failure("damaged picture") from error

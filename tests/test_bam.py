@@ -384,6 +384,14 @@ def test_pictures_are_shrunk_to_the_short_side_and_never_enlarged(kind, size, st
     assert shape == (stored[1], stored[0], 3)
 
 
+@pytest.mark.parametrize(
+    "odd", [b"\xff\xe2\0\x10ICC_PROFILE\0\0\0", b"\xff\xe2\0\x0eICC_PROFILE\0", b"\xff\xe0\0\x06JFIF"]
+)
+def test_odd_metadata_does_not_decide_whether_a_jpeg_is_a_picture(odd):
+    data = picture(1, "JPEG", 40, 30)
+    assert read_picture(verify_and_shrink(data[:2] + odd + data[2:], 256)).shape == (30, 40, 3)
+
+
 # The lists of the earlier implementation.
 
 
