@@ -162,15 +162,22 @@ def take_lock(path: Path, wait: bool) -> filelock.FileLock:
     return lock
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on, as argparse takes it. Raises `ValueError` for others."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
 def get_stage_parser(description: str, run: str, epochs: int) -> argparse.ArgumentParser:
     """The options that both stages have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--run", type=Path, default=Path(run), metavar="DIR", help=f"where the run leaves everything; default {run}")
     add("--resume", action="store_true", help="with the same options: go on after the last epoch that was saved")
-    add("--epochs", type=int, default=epochs, metavar="N", help=f"default {epochs}, by the public description")
+    add("--epochs", type=positive, default=epochs, metavar="N", help=f"default {epochs}, by the public description")
     add("--lr", type=float, default=0.001, metavar="X", help="peak rate; default 0.001, by the public description")
-    add("--batch-size", type=int, default=64, metavar="N", help="over all processes together; default 64")
+    add("--batch-size", type=positive, default=64, metavar="N", help="over all processes together; default 64")
     add("--seed", type=int, default=0, metavar="N", help="of weights, order, crops and triplets; default 0")
     add("--plain", action="store_true", help="take back all of DEPARTURES, the table at the head of this script")
     add("--keep", choices=("last", "best"), default="last", help="weights of which epoch; the method's is the last")
@@ -311,8 +318,10 @@ class Run:
             before = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
             other = {name: before["options"].get(name) for name in options.keys() - FREE}
             other = [f"--{name} {value}" for name, value in other.items() if value != options[name]]
+            start = f"{'--weights' if 'weights' in options else '--stage1'} {self.folder}"
             if other:
-                problem = f"began with {' '.join(other).replace('_', '-')}; give the same, or start from its weights"
+                began = " ".join(other).replace("_", "-")
+                problem = f"began with {began}; give the same, or start from its weights by {start}"
             elif before["data"]["fingerprint"] != self.facts["data"]["fingerprint"]:
                 problem = "began with other pictures, labels or splits; restore these"
         try:

@@ -242,7 +242,7 @@ def test_a_run_goes_on_with_its_own_options_and_data_alone(data, tmp_path):
     stage1(data, tmp_path / "run")
     with pytest.raises(UserError, match="holds a run already; go on with it by --resume"):
         stage1(data, tmp_path / "run")
-    with pytest.raises(UserError, match="began with --epochs 3; .*start from its weights"):
+    with pytest.raises(UserError, match="began with --epochs 3; .*start from its weights by --weights"):
         stage1(data, tmp_path / "run", "--resume", "--epochs", 30)
     stage1(shutil.copytree(data, tmp_path / "copy"), tmp_path / "run", "--resume")
     shutil.copy(data / "noise/red/0.png", data / "stripes/red/0.png")
@@ -291,6 +291,7 @@ def test_a_full_disk_ends_the_run_and_it_goes_on_later(collection, stage1_run, t
         (("--device", "cuda:99"), "--device cuda:99: .*; choose another, or --device cpu"),
         (("--weights", "nowhere.pt"), r"nowhere\.pt"),
         (("--arch", "resnet18", "--batch-size", 1), "--batch-size 1: .*batch norm"),
+        (("--arch", "resnet18", "--batch-size", 71, "--plain"), "--batch-size 71: .*batch norm"),
     ],
     ids=str,
 )
