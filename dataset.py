@@ -117,11 +117,11 @@ def read_collection(folder: Path, split_seed: int = 0, known: dict[str, str] | N
         table = [{**row, "split": known[row["path"]]} for row in table if row["path"] in known]
     missing = [row["path"] for row in table if not (folder / row["path"]).is_file()]
     if missing:
-        raise UserError(f"{folder / 'index.csv'}: {len(missing)} of its pictures are not there, first {missing[0]}")
+        raise UserError(f"--data {folder}: {len(missing)} of its pictures are not there, first {missing[0]}")
     style, styles = number_names([row["style"] for row in table], BAM_STYLES)
     content, contents = number_names([row.get("content", "") for row in table], BAM_CONTENTS)
     split = np.array([row.get("split", "") for row in table], dtype="<U5")
-    if known is None and (split == "").any():
+    if known is None:
         split = draw_splits(style, content, group_pictures(folder, table), split, split_seed)
     collection = Collection(folder, [row["path"] for row in table], styles, contents, style, content, split)
     counts = ", ".join(f"{len(collection.rows(name))} {name}" for name in SPLITS)
@@ -217,7 +217,7 @@ def group_pictures(folder: Path, table: list[dict[str, str]]) -> list[str]:
         group.append(row.get("group") or first.setdefault(same, f"path:{row['path']}"))
     copies = sum(name.startswith("path:") for name in group) - len(first)
     if copies:
-        print(f"data: {copies} files are copies of others, byte for byte, and stay in the split of those")
+        print(f"data: {copies} files are copies of others, byte for byte; those without a given split stay together")
     return group
 
 
@@ -274,11 +274,15 @@ def read_picture(source: Path | bytes, least: int | None = None) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises all kinds of things, for metadata too, on which OpenCV is asked
+        np.empty(2**28, np.uint8)  # raises where memory is short, which decoders do not tell from damage
         if isinstance(error, OSError) and not isinstance(error, UnidentifiedImageError):
             raise UnreadablePicture(str(error)) from error  # pixels are missing, which OpenCV would make up
         picture = None
         with contextlib.suppress(cv2.error):  # raised for what is empty or claims to be huge
             picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+            if whole is not None and whole.dtype == np.uint8 and whole.shape[2:] == (4,):  # transparent
+                return to_rgb(Image.fromarray(cv2.cvtColor(whole, cv2.COLOR_BGRA2RGBA)))
         if picture is None:
             raise UnreadablePicture("it is empty" if not data else f"it cannot be decoded: {error}") from error
         return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

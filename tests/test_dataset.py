@@ -165,11 +165,12 @@ def test_the_split_depends_on_the_rows_and_the_seed_alone(tmp_path):
     assert [paths[row] for row in found.rows("val")] == ["a/x/1.jpg", "a/x/7.jpg", "b/x/3.jpg", "b/y/8.jpg"]
 
 
-def test_splits_of_the_index_are_kept_even_those_of_copies(tmp_path):
+def test_splits_of_the_index_are_kept_even_those_of_copies_whose_number_is_said(tmp_path, capsys):
     folder = make_folder(tmp_path, ["0.jpg", "2.jpg", "3.jpg"])
     shutil.copy(folder / "0.jpg", folder / "1.jpg")
     make_folder(tmp_path, [], "path,style,split\n0.jpg,a,train\n1.jpg,a,test\n2.jpg,b,val\n3.jpg,b,\n")
     assert read_collection(folder).split[:3].tolist() == ["train", "test", "val"]
+    assert "1 files are copies of others" in capsys.readouterr().out
 
 
 def test_a_known_split_outranks_all_and_new_pictures_are_left_out_and_counted(tmp_path, capsys):

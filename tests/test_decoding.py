@@ -116,6 +116,15 @@ def test_a_transparent_colour_is_white_in_palettes_colours_and_16_bit_grey():
     assert (picture[:, 32:] == 255).all() and (picture[:, :32] == 78).all()
 
 
+def test_a_wrong_checksum_of_a_text_hides_neither_colours_nor_transparency():
+    text, half = PngImagePlugin.PngInfo(), np.dstack([scene(), np.full((HEIGHT, WIDTH), 255, np.uint8)])
+    text.add_text("title", "checked")
+    half[:24, :32], expected = 0, scene()
+    expected[:24, :32] = 255
+    data = encode(Image.fromarray(half), "PNG", pnginfo=text).replace(b"checked", b"changed")
+    assert_scene(read_picture(data), expected)
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_are_turned_upright(orientation, form):
