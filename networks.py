@@ -135,10 +135,14 @@ def load_weights(net: EmbeddingNet, weights: str, arch: str) -> None:
             raise UserError(f"--weights imagenet: {error}; or give {source.url} as a file") from error
     else:
         state = load_file(Path(weights) / WEIGHTS if Path(weights).is_dir() else Path(weights))
-        state = state.get("embedding", state.get("state_dict", state))
-    # DataParallel puts "module." before all names; the re-implementation calls its backbone "convnet".
+        state = next((state[name] for name in ("embedding", "state_dict", "model") if name in state), state)
+    # DataParallel and others put "module." or the like before all names; the re-implementation's backbone is "convnet".
     state = {re.sub(r"^(module\.)?(\w+\.)*?convnet\.", "backbone.", name): value for name, value in state.items()}
-    state = {name.removeprefix("module."): value for name, value in state.items() if not name.lower().startswith("aux")}
+    state = {
+        re.sub(r"^((module|model|_orig_mod)\.)+", "", name): value
+        for name, value in state.items()
+        if not name.lower().startswith("aux")
+    }
     if not any(name.startswith("backbone.") for name in state):
         state = {f"backbone.{name}": value for name, value in state.items()}
     own = net.state_dict()

@@ -92,7 +92,9 @@ def test_two_streams_begin_apart_colours_at_the_middle_and_textures_without_colo
 # Weights from elsewhere.
 
 
-@pytest.mark.parametrize("kind", ["torchvision", "DataParallel", "run", "run folder", "re-implementation", "old"])
+@pytest.mark.parametrize(
+    "kind", ["torchvision", "DataParallel", "Lightning", "run", "run folder", "re-implementation", "old"]
+)
 def test_weights_are_taken_from_the_files_that_people_have(kind, tmp_path: Path):
     source, net, file = EmbeddingNet("tiny", 16), EmbeddingNet("tiny", 16), tmp_path / "weights.pt"
     backbone = source.backbone.state_dict()
@@ -100,6 +102,7 @@ def test_weights_are_taken_from_the_files_that_people_have(kind, tmp_path: Path)
     content = {
         "torchvision": {**backbone, "aux1.fc.weight": torch.zeros(3), "AuxLogits.fc.weight": torch.zeros(3)},
         "DataParallel": {f"module.{name}": value for name, value in backbone.items()},
+        "Lightning": {"epoch": 3, "state_dict": {f"model._orig_mod.{name}": value for name, value in backbone.items()}},
         "run": {"stage": 1, "embedding": source.state_dict(), "head": {}},
         "run folder": {"stage": 2, "embedding": source.state_dict()},
         "re-implementation": {"epoch": 3, "state_dict": {**renamed, "module.fc.0.weight": torch.zeros(1)}},
