@@ -127,7 +127,10 @@ def embed_collection(run: Path, net: TrainedNet, collection: Collection) -> Tens
             if file["key"] == key:
                 return torch.from_numpy(file["embeddings"])
     size = net.facts["image_size"]
-    readable, squares = dataset.load_pictures(collection, size, torch.device("cpu"), None, skip_unreadable=True)
+    config = read_config(run)
+    own = collection.folder.resolve() == Path(config["data"]["folder"])
+    cache = Path(config["options"]["cache"]) if own and config["options"]["cache"] else None
+    readable, squares = dataset.load_pictures(collection, size, torch.device("cpu"), cache, skip_unreadable=True)
     rows = np.flatnonzero(readable.split != "")
     embeddings = torch.full((len(collection.paths), net.facts["embedding_dim"]), torch.nan)
     embeddings[torch.from_numpy(rows)] = normalize(net.predict(squares, rows), dim=1).cpu()

@@ -14,6 +14,8 @@ ask with the mean of their embeddings, and are not among their own answers. A fo
 from __future__ import annotations
 
 import argparse
+import unicodedata
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
@@ -37,7 +39,8 @@ def get_parser() -> argparse.ArgumentParser:
     add("pictures", type=Path, nargs="+", metavar="PICTURE", help="pictures of the style")
     add("--data", type=Path, metavar="DIR", help="where to search; default: the folder that RUN was trained on")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--content", metavar="NAME", help="only pictures of this content")
+    nfc = partial(unicodedata.normalize, "NFC")  # as the collection has its names
+    what.add_argument("--content", type=nfc, metavar="NAME", help="only pictures of this content")
     what.add_argument("--like", nargs="+", type=Path, metavar="RUN2 PICTURE", help="a run, and pictures of a content")
     add("--weight", type=float, default=0.5, metavar="W", help="of --like, from 0 to 1; default 0.5: as much as style")
     add("--top", type=int, default=10, metavar="N", help="how many to find; default 10")
