@@ -150,6 +150,11 @@ def read_table(path: Path) -> list[dict[str, str]]:
         raise UserError(f"{path}: is not valid CSV: {error}") from error
 
 
+def shown_names(folder: Path) -> set[str]:
+    """The names in a folder, without hidden ones and the one that file systems put into their root."""
+    return {path.name for path in folder.iterdir() if path.name[0] != "."} - {"lost+found"}
+
+
 def take_lock(path: Path, wait: bool) -> filelock.FileLock:
     """Lock a file until it is released or this process ends. Raises `filelock.Timeout` where another process has it."""
     lock = filelock.FileLock(path)
@@ -310,7 +315,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         # Paths in full: the next start may be from another folder.
         options = json.loads(json.dumps(vars(self.args), default=lambda path: str(path.resolve())))
-        there = {path.name for path in self.folder.iterdir() if path.name[0] != "."} - {CONFIG, SPLIT}
+        there = shown_names(self.folder) - {CONFIG, SPLIT}
         problem = "" if METRICS in there or not there else "holds something else"
         if METRICS in there and not self.args.resume:
             problem = "holds a run already; go on with it by --resume"

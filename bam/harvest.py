@@ -27,7 +27,7 @@ from tqdm import tqdm
 from bam.choice import Candidates, choose, open_database, read_addresses, read_candidates
 from bam.download import GIVEN_UP, NO_ANSWER, TEMPORARY, Client, Failure, host_of, spell, verify_and_shrink
 from dataset import BAM_CONTENTS, BAM_STYLES
-from utils import UserError, read_table, run_script, write_table, write_whole
+from utils import UserError, read_table, run_script, shown_names, write_table, write_whole
 
 INDEX = ("path", "style", "content", "group", "mid", "url", "license")
 FAILURES = ("mid", "reason", "content", "temporary")  # content: the hash of a picture that came for several addresses
@@ -64,7 +64,7 @@ class Harvest:
     def __init__(self, out: Path, side: int, candidates: Candidates) -> None:
         """Find out what earlier runs left. What failed for want of an answer is forgotten, and so asked for again."""
         self.out, self.side, self.candidates, self.table = out, side, candidates, out / "failures.csv"
-        if not self.table.exists() and out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+        if not self.table.exists() and out.is_dir() and shown_names(out):
             raise UserError(f"--out {out}: holds files that are not this command's; give a new folder")
         lines = read_table(self.table) if self.table.exists() else []
         lines = [line for line in lines if line["temporary"] == "False"]  # half a line, after a kill, lacks its end

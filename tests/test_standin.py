@@ -57,6 +57,7 @@ def test_a_folder_with_anything_else_in_it_is_refused_and_left_as_it_is(tmp_path
 
 def test_hidden_files_do_not_count_and_other_options_want_another_folder(tmp_path):
     (tmp_path / ".DS_Store").touch()
+    (tmp_path / "lost+found").mkdir()
     options = {"per_cell": 1, "size": 32, "seed": 0}
     claim(tmp_path, options)
     claim(tmp_path, options)
