@@ -24,10 +24,9 @@ demo: .venv/installed
 
 figures: demo
 	$(BIN)/python -m standin --sheet images/BAM_sample.png --seed 8
-	cp $(DEMO)/stage1/evaluation/tsne.png images/tsne_classification.png
-	cp $(DEMO)/stage2/evaluation/tsne.png images/tsne_triplet.png
-	cp $(DEMO)/stage1/evaluation/retrieval.png images/retrieval_classification.png
-	cp $(DEMO)/stage2/evaluation/retrieval.png images/retrieval_triplet.png
+	$(BIN)/python -c 'from PIL import Image; [Image.open(f"$(DEMO)/{stage}/evaluation/{name}.png").convert("RGB").quantize( \
+	    dither=Image.Dither.NONE).save(f"images/{name}_{after}.png", optimize=True) for name in ("tsne", "retrieval") \
+	    for stage, after in (("stage1", "classification"), ("stage2", "triplet"))]'
 
 test: .venv/installed lint
 	$(PYTEST)
