@@ -126,7 +126,8 @@ def read_collection(folder: Path, split_seed: int = 0, known: dict[str, str] | N
     collection = Collection(folder, [row["path"] for row in table], styles, contents, style, content, split)
     counts = ", ".join(f"{len(collection.rows(name))} {name}" for name in SPLITS)
     counts += f", {(style < 0).sum()} of no style" if (style < 0).any() else ""
-    print(f"data: {len(table)} pictures ({counts}), {len(styles)} styles: {', '.join(styles)}")
+    known_contents = f"{len(contents) or 'no'} contents"
+    print(f"data: {len(table)} pictures ({counts}), {known_contents}, {len(styles)} styles: {', '.join(styles)}")
     return collection
 
 
