@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from torch.nn.functional import cross_entropy
 import networks
 from dataset import Collection, batches, draw_crops, load_pictures, predict, read_collection, split_batches
 from networks import EmbeddingNet, StyleClassifier
-from utils import Run, UserError, choose, choose_device, get_stage_parser, mean_over_batch, rate_at, run_script, wrap
+from utils import Run, UserError, choose_device, get_stage_parser, mean_over_batch, rate_at, run_script, wrap
 
 # What the description leaves open: ours, and what the libraries do by themselves (--plain). experiments/README.md has
 # what each is worth.
@@ -57,7 +58,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Train the classifier; leave everything in `args.run`. Raises `UserError`."""
-    choice = choose(DEPARTURES, args.plain)
+    choice = SimpleNamespace(**{name: columns[args.plain] for name, columns in DEPARTURES.items()})
     device, precision = choose_device(args)
 
     # Data: which pictures there are, and their decoded squares, uint8 [n, side, side, 3].
@@ -117,7 +118,7 @@ def main(args: argparse.Namespace) -> None:
             run.note(losses, scores.argmax(dim=1) == target[rows])
 
         net.eval()
-        scores = predict(net, squares, val_rows, *view, args.batch_size)
+        scores = predict(net, squares, val_rows, *view)
         val_loss = cross_entropy(scores, target[val_rows]).item()
         right = (scores.argmax(dim=1) == target[val_rows]).float()
         validated = {"val_loss": val_loss, "val_accuracy": right.mean().item()}

@@ -45,6 +45,7 @@ SUFFIXES = Image.registered_extensions()
 # Pillow knows more formats, some of which run other programs; and not every Pillow knows all of these.
 FORMATS = [form for form in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF") if form in Image.OPEN]
 SUFFIXES = {suffix for suffix, form in SUFFIXES.items() if form in FORMATS}
+RUN_FILES = {".lock", "config.json", "metrics.json", "embeddings.npz"}  # what tells a run's or a cache's folder
 # A long text beside the pixels is no reason to refuse them.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30
 # How to turn a picture upright, by its EXIF orientation.
@@ -156,36 +157,30 @@ def walk(folder: Path) -> list[dict[str, str]]:
     names = {path.name.lower() for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
     by_split = names <= SPLIT_FOLDERS.keys() or len(names & SPLIT_FOLDERS.keys()) > 1
     for place, folders, files in os.walk(folder, followlinks=True):
-        path = Path(place).relative_to(folder)
-        ours = path.parts and {".lock", "config.json", "metrics.json", "embeddings.npz"} & set(files)
+        path, here = Path(place).relative_to(folder), Path(place).resolve()
         split = SPLIT_FOLDERS.get(path.parts[0].lower()) if by_split and path.parts else ""
-        parts, files = path.parts[by_split:], sorted(name for name in files if name[0] != ".")
-        here = Path(place).resolve()  # no link is followed that leads back to a folder above
-        folders[:] = sorted(
-            name for name in folders if name[0] != "." and not here.is_relative_to((here / name).resolve())
-        )
-        outside = "of a run or a cache" if ours else "in no split's folder" if split is None else ""
-        if files and not outside:
-            styles.update(parts[:1])
-        if outside or len(parts) > 2:
-            passed_over[place, outside or "too deep"] += len(files)
-            # No link is followed from here on: two of them may lead to each other.
-            folders[:] = [name for name in folders if not ours and not (here / name).is_symlink()]
-            continue
-        for name in files:
+        parts = path.parts[by_split:]
+        # No link is followed that leads back to a folder above, and far below none: two may lead to each other.
+        links = {name for name in folders if (here / name).is_symlink()}
+        links = {name for name in links if len(parts) > 2 or here.is_relative_to((here / name).resolve())}
+        folders[:] = sorted(name for name in folders if name[0] != "." and name not in links)
+        reason = "in no style's folder" if not parts else "too deep" if len(parts) > 2 else ""
+        if split is None:
+            reason = "in no split's folder"
+        if path.parts and not RUN_FILES.isdisjoint(files):
+            reason, folders[:] = "of a run or a cache", []
+        for name in sorted(name for name in files if name[0] != "."):
             suffix = Path(name).suffix.lower()
-            if parts and suffix in SUFFIXES:
-                row = {
-                    "path": (path / name).as_posix(),
-                    "style": parts[0],
-                    "content": "".join(parts[1:]),
-                    "split": split,
-                }
-                table.append(row)
+            why = reason or (suffix or "no suffix") * (suffix not in SUFFIXES)
+            if why:
+                passed_over[place, why] += 1
             else:
-                passed_over[place, "in no style's folder" if suffix in SUFFIXES else suffix or "no suffix"] += 1
+                row = {"path": (path / name).as_posix(), "style": parts[0], "content": "".join(parts[1:])}
+                table.append({**row, "split": split})
+            if reason in ("", "too deep"):
+                styles.add(parts[0])
     if passed_over.total():
-        said = [f"{count} in {place} ({why})" for (place, why), count in passed_over.most_common(8) if count]
+        said = [f"{count} in {place} ({why})" for (place, why), count in passed_over.most_common(8)]
         more = ", ..." if len(passed_over) > 8 else ""
         print(f"data: {passed_over.total()} files are passed over: {', '.join(said)}{more}")
     empty = sorted(styles - {row["style"] for row in table})
@@ -539,18 +534,10 @@ def crop_on_gpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def predict(
-    net: Callable[[Tensor], Tensor],
-    squares: Tensor,
-    rows: np.ndarray,
-    device: torch.device,
-    image_size: int,
-    colours: str,
-    batch_size: int = 256,
-) -> Tensor:
+def predict(net: Callable[[Tensor], Tensor], squares: Tensor, rows: np.ndarray, *view: Any) -> Tensor:
     """What a net in evaluation mode makes of the given rows, int64 [n], in float32 and uncropped: float32 [n, d].
 
-    Every process of a `torchrun` computes all of it.
+    `view` is the device, the image size and the colours, as in `batches`. Every process of a `torchrun` computes all.
     """
-    plan = torch.from_numpy(rows).split(min(256, batch_size))
-    return torch.cat([net(pictures).float() for _, pictures in batches(squares, plan, device, image_size, colours)])
+    plan = torch.from_numpy(rows).split(64)
+    return torch.cat([net(pictures).float() for _, pictures in batches(squares, plan, *view)])

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -28,7 +29,6 @@ from utils import (
     SPLIT,
     Run,
     UserError,
-    choose,
     choose_device,
     get_stage_parser,
     mean_over_batch,
@@ -69,7 +69,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Train the embedding; leave everything in `args.run`. Raises `UserError`."""
-    choice = choose(DEPARTURES, args.plain)
+    choice = SimpleNamespace(**{name: columns[args.plain] for name, columns in DEPARTURES.items()})
     device, precision = choose_device(args)
 
     # Data: the pictures, splits and classes of stage 1; their decoded squares, uint8 [n, side, side, 3].
@@ -94,7 +94,7 @@ def main(args: argparse.Namespace) -> None:
     embedding.to(device)
     if choice.bottleneck_length:
         sample = np.random.default_rng(args.seed).permutation(train_rows)[:512]
-        outputs = predict(embedding, squares, sample, *view, args.batch_size)
+        outputs = predict(embedding, squares, sample, *view)
         scale_bottleneck(embedding, outputs, choice.bottleneck_length)
     net = triplet.TripletNet(embedding, choice.length)
     # Not fused for float16, whose first steps overflow: a fused step that is skipped leaves the momentum undefined.
@@ -143,7 +143,7 @@ def main(args: argparse.Namespace) -> None:
             run.note(losses, right)
 
         net.eval()
-        embeddings = predict(net.branch, squares, val_rows, *view, args.batch_size)
+        embeddings = predict(net.branch, squares, val_rows, *view)
         losses, right = triplet.triplet_losses(*embeddings[places].unbind(dim=1), args.margin, choice.squared)
         validated = {"val_loss": losses.mean().item(), "val_triplet_accuracy": right.float().mean().item()}
         validated["val_map"] = triplet.average_precisions(embeddings, val_labels).nanmean().item()

@@ -10,7 +10,6 @@ import csv
 import ctypes
 import errno
 import hashlib
-import importlib
 import io
 import json
 import logging
@@ -27,7 +26,6 @@ from datetime import timedelta
 from html import escape
 from pathlib import Path
 from statistics import fmean
-from types import SimpleNamespace
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
@@ -38,21 +36,11 @@ from tqdm import tqdm
 
 CONFIG, SPLIT, METRICS, WEIGHTS, RESUME = "config.json", "split.csv", "metrics.csv", "weights.pt", "resume.pt"
 # Options that say where and how a run is computed, not what: it may go on with others.
-FREE = {
-    "run",
-    "resume",
-    "data",
-    "stage1",
-    "cache",
-    "device",
-    "amp",
-    "compile",
-    "visdom",
-    "visdom_server",
-    "visdom_port",
-    "env",
-}
+FREE = {"run", "resume", "data", "stage1", "cache", "device", "amp", "compile"}
+FREE |= {"visdom", "visdom_server", "visdom_port", "env"}
 SAVING_SHARE, SHOWING_SHARE = 0.05, 0.01  # of the time, at most, that goes into checkpoints and into Visdom
+ADVICE = "; `python -m visdom.server -bind_local` starts one (the first start needs internet), "
+ADVICE += "`ssh -R 8097:localhost:8097 gpu-box` lends gpu-box the one on your own machine"
 
 
 class UserError(Exception):
@@ -98,21 +86,16 @@ def run_script(main: Callable[[argparse.Namespace], Any], parser: argparse.Argum
     except (UserError, OSError) as error:  # the system's errors name their file
         message = str(error)
     except KeyboardInterrupt:
-        status, message = 128 + stopped_by[0], "stopped" + how_to_go_on(args)
+        status, message = 128 + stopped_by[0], "stopped"
+        if "resume" in args and (args.run / RESUME).exists():
+            done = len(torch.load(args.run / RESUME, map_location="cpu", weights_only=True, mmap=True)["history"])
+            message += f"; the same command with --resume goes on after epoch {done}"
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "DefaultCPUAllocator" not in str(error):
             raise
         message = "the memory is full; a smaller --batch-size takes less of it"
     print(f"{parser.prog}: {' '.join(message.split())}", file=sys.stderr)
     return status
-
-
-def how_to_go_on(args: argparse.Namespace) -> str:
-    """Where a training run that was stopped would go on."""
-    if "resume" not in args or not (args.run / RESUME).exists():
-        return ""
-    epochs = len(torch.load(args.run / RESUME, map_location="cpu", weights_only=True, mmap=True)["history"])
-    return f"; the same command with --resume goes on after epoch {epochs}"
 
 
 def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any]) -> None:
@@ -196,11 +179,6 @@ def get_stage_parser(description: str, run: str, epochs: int) -> argparse.Argume
     add("--visdom-port", type=int, default=8097, metavar="N", help="where the URL names none; default 8097")
     add("--env", metavar="NAME", help="Visdom environment; default: the end of the run folder's path")
     return parser
-
-
-def choose(departures: dict[str, tuple[Any, Any]], plain: bool) -> SimpleNamespace:
-    """One of the two columns of a stage's table of departures."""
-    return SimpleNamespace(**{name: columns[plain] for name, columns in departures.items()})
 
 
 def rate_at(step: int, steps: int, peak: float, warm_up: int, decay: str) -> float:
@@ -402,38 +380,25 @@ class Run:
         better = row[self.score] > self.best[self.score]
         if better:
             self.best = row
-        if better or self.args.keep == "last":
-            self.kept = {"epoch": epoch, **on_cpu({name: part.state_dict() for name, part in net.named_children()})}
         rows = ([f"{value:.6g}" for value in one.values()] for one in self.history)
         write_table(self.folder / METRICS, list(row), rows)
-        began, last = time.monotonic(), epoch == self.args.epochs
-        if epoch == 1 or last or (began - self.saved_at) * SAVING_SHARE > self.saving_seconds:
-            self.save(net, optimizer, scaler)
+        began = time.monotonic()
+        due = (began - self.saved_at) * SAVING_SHARE > self.saving_seconds or epoch in (1, self.args.epochs)
+        if better if self.args.keep == "best" else due:
+            parts = {name: part.state_dict().items() for name, part in net.named_children()}
+            parts = {name: {key: value.cpu() for key, value in part} for name, part in parts.items()}
+            weights = {**self.facts["net"], "epoch": epoch, **parts}
+            write_whole(self.folder / WEIGHTS, lambda file: torch.save(weights, file))
+        if due:  # after the weights: a kill in between has this epoch come again, with the same ones
+            state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+            state |= {name: getattr(self, name) for name in ("history", "best", "losses", "epoch_steps")}
+            write_whole(self.folder / RESUME, lambda file: torch.save(state, file))
             self.saved_at, self.saving_seconds = time.monotonic(), time.monotonic() - began
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), "(best)" * better)
         self.curves.show()
 
-    def save(self, net: nn.Module, optimizer: Any, scaler: Any) -> None:
-        """Write weights.pt, then resume.pt: after a kill in between, the epoch comes again with the same weights."""
-        weights = {**self.facts["net"], **self.kept}
-        write_whole(self.folder / WEIGHTS, lambda file: torch.save(weights, file))
-        state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-        state = on_cpu(state) | {name: getattr(self, name) for name in ("history", "best", "losses", "epoch_steps")}
-        state["kept"] = self.kept if self.args.keep == "best" else None
-        write_whole(self.folder / RESUME, lambda file: torch.save(state, file))
-
-
-def on_cpu(value: Any) -> Any:
-    """Plain data with its tensors copied to the CPU, where every machine can load them."""
-    if isinstance(value, dict):
-        return {name: on_cpu(part) for name, part in value.items()}
-    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
-
 
 # The curves in Visdom, drawn afresh from the run's record each time: a server may come late, go, and come back.
-
-START = "; `python -m visdom.server -bind_local` starts one (the first start needs internet)"
-TUNNEL = ", `ssh -R 8097:localhost:8097 gpu-box` lends gpu-box the one on your own machine"
 
 
 def connect_visdom(address: str) -> Any:
@@ -446,10 +411,7 @@ def connect_visdom(address: str) -> Any:
 
         def _handle_post(self, url: str, data: Any = None) -> str:
             self.session.trust_env = urlsplit(url).hostname not in ("localhost", "127.0.0.1")  # no proxy to oneself
-            try:
-                answer = self.session.post(url, data=data or {}, timeout=2, allow_redirects=False)
-            except requests.RequestException as error:
-                raise UserError from error
+            answer = self.session.post(url, data=data or {}, timeout=2, allow_redirects=False)
             if answer.status_code != requests.codes.ok:
                 raise UserError(f"status {answer.status_code}: it wants a login, has another path, or is no Visdom")
             return answer.text
@@ -471,9 +433,6 @@ class Curves:
         self.run, self.client, self.env, self.next, self.said = run, None, "", 0.0, set()
         self.title = f"<b>{escape(f'{platform.node()}:{run.folder.resolve()}')}</b>"
         self.address = re.sub("(//[^/:]+)(?=/|$)", rf"\1:{run.args.visdom_port}", run.args.visdom_server).rstrip("/")
-        if run.args.visdom and rank() == 0:
-            with suppress(ImportError):
-                importlib.import_module("visdom")  # takes a second, which no epoch should
 
     def show(self) -> None:
         """Draw the run, if that takes little of the time. Whatever goes wrong is one line, said once."""
@@ -481,13 +440,15 @@ class Curves:
         if rank() or not args.visdom or (began < self.next and running):
             return
         try:
-            self.client = self.client or self.connect()
+            if self.client is None:
+                self.client = self.connect()
+                began = time.monotonic()
             self.draw()
         except Exception as error:  # of whatever kind: this is a view, and training goes on
             reason, self.client = error, None
             while reason.__context__:  # down to what the system said
                 reason = reason.__context__
-            advice = START + TUNNEL if isinstance(reason, ConnectionRefusedError) else ""
+            advice = ADVICE if isinstance(reason, ConnectionRefusedError) else ""
             if str(reason) not in self.said:
                 print(f"visdom: no curves at {self.address} ({reason}){advice}")
             self.said.add(str(reason))

@@ -25,7 +25,7 @@ from torch import nn
 
 import classification_net
 import train
-from utils import Run, choose, rate_at
+from utils import Run, rate_at
 
 STAGES = {1: (classification_net, "val_accuracy"), 2: (train, "val_map")}
 
@@ -80,7 +80,11 @@ def begin(folder: Path, url: str, *options: object, stage: int = 1, epochs: int 
     words = ["--run", folder, "--visdom-server", url, "--epochs", epochs, *options]
     args = script.get_parser().parse_args([str(word) for word in words])
     data = {"folder": "/data/bam", "pictures": {"train": 96800, "val": 12100}, "fingerprint": "f00d"}
-    facts = {"net": {"stage": stage}, "departures": vars(choose(script.DEPARTURES, args.plain)), "data": data}
+    facts = {
+        "net": {"stage": stage},
+        "departures": {name: columns[args.plain] for name, columns in script.DEPARTURES.items()},
+        "data": data,
+    }
     run = Run(args, facts, [("a.jpg", "train")], score)
     run.restore(*parts())
     return run
