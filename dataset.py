@@ -30,7 +30,7 @@ import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor, distributed
 from torch.nn import functional
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from utils import UserError, rank, read_table, take_lock, world, write_table
 
@@ -396,11 +396,8 @@ def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target:
         return ""
 
     cv2.setNumThreads(1)  # each thread here has a picture of its own
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        problems = list(tqdm(pool.map(decode, range(len(files))), "reading pictures", len(files), disable=None))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    threads = {"max_workers": os.cpu_count(), "desc": "reading pictures", "disable": None}
+    problems = thread_map(decode, range(len(files)), **threads)
     rows = [(*file, problem) for file, problem in zip(files, problems, strict=True)]
     write_table(target.with_suffix(".csv"), ("path", "size", "changed", "problem"), rows)
     squares.flush()
