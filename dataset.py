@@ -171,7 +171,7 @@ def walk(folder: Path) -> list[dict[str, str]]:
             reason, folders[:] = "of a run or a cache", []
         for name in sorted(name for name in files if name[0] != "."):
             suffix = Path(name).suffix.lower()
-            why = reason or (suffix or "no suffix") * (suffix not in SUFFIXES)
+            why = reason or ("" if suffix in SUFFIXES else suffix or "no suffix")
             if why:
                 passed_over[place, why] += 1
             else:

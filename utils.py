@@ -476,6 +476,7 @@ class Curves:
         run, args, history, client = self.run, self.run.args, self.run.history, self.client
         state = f"is in epoch {len(history) + 1} of {args.epochs}" if len(history) < args.epochs else "is done"
         state += f", best {run.score} {run.best[run.score]:.3f} in epoch {run.best['epoch']}" if history else ""
+        state += time.strftime(" (%H:%M)")  # of a run that was stopped, the last that was seen
         parts = vars(args), run.facts["data"], run.facts["departures"]
         rows = [escape(", ".join(f"{name} {value}" for name, value in part.items())) for part in parts]
         opts = {"title": "run", "width": 450, "height": 350}
