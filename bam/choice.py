@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -55,13 +54,12 @@ def read_candidates(
     contents: Sequence[str] | None = None,
     min_score: float | None = None,
     include_mature: bool = False,
-    seed: int = 0,
 ) -> Candidates:
     """Rank every picture that is positive for one of `styles` in the queue of one style and one content.
 
     A picture that fits several styles goes to the one that has fewest pictures, and likewise with its contents. Given
     `contents` are the only ones; None means all nine, and pictures of no known content as the last resort. Scores
-    count from `min_score` on; None means a probability of a half. `seed` orders pictures that are equally sure.
+    count from `min_score` on; None means a probability of a half.
     """
     mid, score = read_scores(connection, include_mature)
     high, low = score.max(initial=-np.inf), score.min(initial=np.inf, where=score > -np.inf)
@@ -75,7 +73,7 @@ def read_candidates(
     depicts = (sureness[:, content_places] > 0).any(1)
     fits = (sureness[:, places] > 0).any(1) & (depicts | (contents is None))
     # Shuffled: what the steady sorting below finds equal stays in this order, which RandomState never changes.
-    rows = np.random.RandomState(seed).permutation(np.flatnonzero(fits))
+    rows = np.random.RandomState(0).permutation(np.flatnonzero(fits))
     style = share_out(sureness[np.ix_(rows, places)] > 0)
     content = np.full(len(rows), len(own_contents))
     for number in range(len(styles)):
@@ -159,8 +157,8 @@ def read_table(
     return np.searchsorted(mid, read["mid"][known]), read["values"][known]
 
 
-def read_addresses(connection: sqlite3.Connection, mids: np.ndarray) -> dict[int, tuple[str, str, str]]:
-    """Look up address, project ("" where unknown) and licence of some pictures by their numbers.
+def read_addresses(connection: sqlite3.Connection, mids: np.ndarray) -> list[tuple[str, str, str]]:
+    """Look up address, project ("" where unknown) and licence of some pictures by their numbers, in their order.
 
     A database may hold any bytes: what is no UTF-8 becomes surrogates in an address, and is replaced elsewhere.
     """
@@ -170,29 +168,21 @@ def read_addresses(connection: sqlite3.Connection, mids: np.ndarray) -> dict[int
     for mid, url, *texts in connection.execute(query, [json.dumps(mids.tolist())]):
         project, terms = (" ".join(text.decode("utf-8", "replace").replace("\0", " ").split()) for text in texts)
         found[mid] = url.decode("utf-8", "surrogateescape").strip(), project, terms
-    return found
+    return [found[mid] for mid in mids.tolist()]
 
 
 def choose(candidates: Candidates, per_style: int, failed: np.ndarray) -> np.ndarray:
     """Choose up to `per_style` rows for each style, int64 ascending, passing over those that `failed` (bool [n]).
 
-    Contents are as even as the queues allow; pictures of no known content come when all others are used up. From each
-    queue come the first that have not failed, and one more failure never makes it come to fewer of them elsewhere: so
-    the final choice depends on which pictures can be had, and not on the order in which that was found out.
+    The contents of a style take turns, each with its first that has not failed; pictures of no known content come when
+    all others are used up. One more failure never makes it come to fewer of them elsewhere: so the final choice depends
+    on which pictures can be had, and not on the order in which that was found out.
     """
     chosen = []
     for bounds in candidates.bounds.tolist():
         queues = [start + np.flatnonzero(~failed[start:end]) for start, end in pairwise(bounds)]
-        shares = even_shares([len(queue) for queue in queues[:-1]], per_style)
-        chosen += [queue[:share] for queue, share in zip(queues, [*shares, per_style - sum(shares)], strict=True)]
+        turns = [np.arange(len(queue)) for queue in queues]
+        turns[-1] += len(failed)  # after all others
+        in_turn = np.concatenate(queues)[np.concatenate(turns).argsort(kind="stable")]
+        chosen.append(np.sort(in_turn[:per_style]))
     return np.concatenate(chosen)
-
-
-def even_shares(supplies: list[int], wanted: int) -> list[int]:
-    """Take `wanted` out of several supplies, or all there is: as evenly as they allow, the first ones one more."""
-    levels = range(max(supplies) + 1)
-    level = bisect_right(levels, wanted, key=lambda level: sum(min(level, supply) for supply in supplies)) - 1
-    shares = [min(level, supply) for supply in supplies]
-    for place, supply in enumerate(supplies):
-        shares[place] += supply > shares[place] and sum(shares) < wanted
-    return shares

@@ -12,17 +12,17 @@ import re
 import socket
 import struct
 import threading
-import urllib.request
 from ipaddress import ip_address
 from urllib.parse import urljoin
+from urllib.request import getproxies, proxy_bypass
 
 import cv2
 import simplejpeg
 from PIL import Image
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
+from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
-from urllib3.util import Retry, Timeout, make_headers, parse_url
+from urllib3.util import Retry, make_headers, parse_url
 
 from dataset import UnreadablePicture, read_picture
 from utils import UserError
@@ -30,21 +30,18 @@ from utils import UserError
 MAX_BYTES = 32_000_000  # of an answer
 MAX_SECONDS = 120.0  # for an answer, once it was asked for
 MAX_PIXELS = 50_000_000
+SHORT_SIDE = 256  # of the pictures that are kept
 MAX_REDIRECTS = 5
 LONGEST_WAIT = 60  # seconds; a server that asks for more with Retry-After is asked again after this
 LATER = frozenset((408, 425, 429, *range(500, 600)))  # answers that say "later" rather than "no"
 GIVEN_UP = "server given up"
 NO_ANSWER = ("no connection", "connection lost", "stalled", "too slow", GIVEN_UP)
 TEMPORARY = (*NO_ANSWER, *(f"status {status}" for status in LATER))  # failures that may pass
-THIS_MACHINES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-CONNECTIONS = {"http": (HTTPConnectionPool, HTTPConnection), "https": (HTTPSConnectionPool, HTTPSConnection)}
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # how their files begin
-JPEG_QUALITY, LONGEST_SIDE = 95, 65_500
 
 
 class Failure(Exception):
-    """A picture that cannot be had, and why, in a few words to count by. It passes through urllib3, which tries again
-    after other errors."""
+    """A picture that cannot be had, and why, in a few words. After this urllib3 does not try again."""
 
 
 class CarefulConnection:
@@ -93,13 +90,13 @@ class Client:
         # Pictures do not shrink further: ask for them as they are.
         self.headers = {"User-Agent": user_agent, "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"}
         wait = {"backoff_factor": 0.5, "backoff_max": LONGEST_WAIT, "retry_after_max": LONGEST_WAIT}
-        self.retries = Retry(retries, status_forcelist=LATER, raise_on_status=False, **wait)
-        self.proxies = {scheme: url for scheme, url in urllib.request.getproxies().items() if scheme in CONNECTIONS}
-        pools = {}
-        for scheme, (pool, connection) in CONNECTIONS.items():
-            careful = type("CarefulConnection", (CarefulConnection, connection), {"allow_private": allow_private})
-            pools[scheme] = type("CarefulPool", (pool,), {"ConnectionCls": careful})
-        options = {"num_pools": 100, "maxsize": per_host, "block": True, "timeout": Timeout(timeout, timeout)}
+        self.connections = {
+            scheme: type("Connection", (CarefulConnection, plain), {"allow_private": allow_private})
+            for scheme, plain in (("http", HTTPConnection), ("https", HTTPSConnection))
+        }
+        options = {"num_pools": 100, "maxsize": per_host, "block": True, "timeout": timeout}
+        options["retries"] = Retry(retries, status_forcelist=LATER, raise_on_status=False, **wait)
+        self.proxies = {scheme: url for scheme, url in getproxies().items() if scheme in self.connections}
         self.managers = {None: PoolManager(**options)}
         for proxy in self.proxies.values():
             password = make_headers(proxy_basic_auth=parse_url(proxy).auth)
@@ -107,8 +104,6 @@ class Client:
                 self.managers[proxy] = ProxyManager(proxy, proxy_headers=password, **options)
             except HTTPError as error:
                 raise UserError(f"the environment's proxy {proxy}: {error}; give an http:// or https:// one") from error
-        for manager in self.managers.values():
-            manager.pool_classes_by_scheme = pools
 
     def fetch(self, url: str) -> bytes:
         """Download what lies at an address (text; bytes that are no UTF-8 as surrogates), following redirects.
@@ -130,14 +125,6 @@ class Client:
             raise Failure(f"status {response.status}")
         return response.content
 
-    def answers(self, url: str) -> bool:
-        """Whether there is any answer for an address."""
-        try:
-            self.fetch(url)
-        except Failure as failure:
-            return str(failure) not in NO_ANSWER
-        return True
-
     def ask(self, url: str) -> BaseHTTPResponse:
         """Ask for one address. Raises `ValueError` where it is not one, and otherwise as `fetch` does."""
         scheme, _, host, port, *_ = parts = parse_url(url)
@@ -145,20 +132,19 @@ class Client:
             raise ValueError(f"{url}: is no web address")
         if not self.allow_private and not is_public(host):
             raise Failure("private address")
-        proxy = None if urllib.request.proxy_bypass(host) else self.proxies.get(scheme)
+        proxy = None if proxy_bypass(host) else self.proxies.get(scheme)
         start = f"http://{parts.netloc}/" if proxy and scheme == "http" else "/"
         target = start + spell(re.sub("^[^:]*://[^/?#]*/?", "", url).partition("#")[0])
         pool = self.managers[proxy].connection_from_host(host, port, scheme)
-        how = {"retries": self.retries, "redirect": False, "assert_same_host": False}
-        how |= {"preload_content": False, "release_conn": True}  # the connection has read it all by itself
+        pool.ConnectionCls = self.connections[pool.scheme]
+        # Nothing is left to read: see `CarefulConnection`.
+        how = {"redirect": False, "assert_same_host": False, "preload_content": False, "release_conn": True}
         try:
             return pool.urlopen("GET", start, headers={**self.headers, ":target": target}, **how)
         except HTTPError as error:
             reason = getattr(error, "reason", error)
-            if isinstance(reason.__cause__, OSError) and reason.__cause__.errno in THIS_MACHINES_FAULT:
-                raise UserError(
-                    f"{reason.__cause__.strerror}; lower --per-host, then run the same command again"
-                ) from error
+            if getattr(reason.__cause__, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise UserError(f"{reason.__cause__.strerror}; start again with a lower --per-host") from error
             words = {ReadTimeoutError: "stalled", ProtocolError: "connection lost"}
             raise Failure(words.get(type(reason), "no connection")) from error
 
@@ -183,8 +169,8 @@ def is_public(host: str) -> bool:
     return all(ip_address(where[0]).is_global for *_, where in found)
 
 
-def verify_and_shrink(data: bytes, side: int) -> bytes:
-    """Decode a picture as training will, shrink its short side to `side` pixels (never up), and encode it as JPEG.
+def verify_and_shrink(data: bytes) -> bytes:
+    """Decode a picture as training will, shrink its short side to 256 pixels (never up), and encode it as JPEG.
 
     Raises `Failure` for what is not a whole picture: also for a JPEG that is damaged inside, where most decoders put
     grey. The size is looked at before memory is taken for pixels.
@@ -198,17 +184,16 @@ def verify_and_shrink(data: bytes, side: int) -> bytes:
         raise Failure("too many pixels") from error
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error) as error:
         raise Failure("not a picture") from error  # Pillow's readers raise all of these
-    if size[0] * size[1] > MAX_PIXELS or max(size) > LONGEST_SIDE:
+    if size[0] * size[1] > MAX_PIXELS or max(size) > 65_500:  # a JPEG ends there
         raise Failure("too many pixels")
     try:
         if data.startswith(JPEG):
             # It warns of broken colour profiles too, unless these are called otherwise.
             simplejpeg.decode_jpeg(data.replace(b"ICC_PROFILE", b"not_counted"), "GRAY", strict=True)
-        picture = read_picture(data, least=side)
+        picture = read_picture(data, least=SHORT_SIDE)
     except (UnreadablePicture, ValueError) as error:
         raise Failure("damaged picture") from error
-    height, width = picture.shape[:2]
-    scale = min(height, width) / side
-    if scale > 1:
-        picture = cv2.resize(picture, (round(width / scale), round(height / scale)), interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".jpg", picture[:, :, ::-1].copy(), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    scale = SHORT_SIDE / min(picture.shape[:2])
+    if scale < 1:
+        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", picture[:, :, ::-1].copy())[1].tobytes()

@@ -9,11 +9,9 @@ Stop it at any time: the same command goes on, by the pictures and failures.csv,
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 import random
 import threading
-import warnings
 from collections import Counter, defaultdict, deque
 from hashlib import sha256
 from multiprocessing.pool import ThreadPool
@@ -21,7 +19,6 @@ from pathlib import Path
 from sqlite3 import Connection
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from bam.choice import Candidates, choose, open_database, read_addresses, read_candidates
@@ -29,8 +26,6 @@ from bam.download import GIVEN_UP, NO_ANSWER, TEMPORARY, Client, Failure, host_o
 from dataset import BAM_CONTENTS, BAM_STYLES
 from utils import UserError, read_table, run_script, shown_names, write_table, write_whole
 
-INDEX = ("path", "style", "content", "group", "mid", "url", "license")
-FAILURES = ("mid", "reason", "content", "temporary")  # content: the hash of a picture that came for several addresses
 PATIENCE = 100  # pictures in a row without an answer, before a server is given up
 
 
@@ -47,13 +42,10 @@ def get_parser() -> argparse.ArgumentParser:
     add("--contents", nargs="+", choices=BAM_CONTENTS, metavar="CONTENT", help="only these contents")
     add("--min-score", type=float, metavar="S", help="scores count from here on (default: a probability of a half)")
     add("--include-mature", action="store_true", help="also take pictures that are marked as mature content")
-    add("--seed", type=int, default=0, help="orders pictures that are equally sure (default: 0)")
-    add("--short-side", type=int, default=256, metavar="PIXELS", help="to shrink pictures to (default: 256)")
     add("--per-host", type=int, default=16, metavar="N", help="downloads at a time from one server (default: 16)")
     add("--timeout", type=float, default=20, metavar="SECONDS", help="longest silence of a server (default: 20)")
     add("--retries", type=int, default=4, metavar="N", help="further tries after what may pass (default: 4)")
-    agent = "the name to ask servers under (default: %(default)s)"
-    add("--user-agent", default="SketchingWithStyle/1 (collects pictures)", metavar="NAME", help=agent)
+    add("--user-agent", default="SketchingWithStyle/1", metavar="NAME", help="whom servers see (default: %(default)s)")
     add("--allow-private-hosts", action="store_true", help="also ask addresses of this machine and its network")
     return parser
 
@@ -61,38 +53,35 @@ def get_parser() -> argparse.ArgumentParser:
 class Harvest:
     """A folder while it is filled. `have` and `failed` (bool [n]) say what is known of each candidate."""
 
-    def __init__(self, out: Path, side: int, candidates: Candidates) -> None:
+    def __init__(self, out: Path, candidates: Candidates) -> None:
         """Find out what earlier runs left. What failed for want of an answer is forgotten, and so asked for again."""
-        self.out, self.side, self.candidates, self.table = out, side, candidates, out / "failures.csv"
+        self.out, self.candidates, self.table = out, candidates, out / "failures.csv"
         if not self.table.exists() and out.is_dir() and shown_names(out):
             raise UserError(f"--out {out}: holds files that are not this command's; give a new folder")
-        lines = read_table(self.table) if self.table.exists() else []
-        lines = [line for line in lines if line["temporary"] == "False"]  # half a line, after a kill, lacks its end
-        self.placeholders = {line["content"] for line in lines} - {""}
-        self.reasons = {int(line["mid"]): line["reason"] for line in lines}
-        self.failed = np.isin(candidates.mid, list(self.reasons))
         self.have = np.zeros(len(candidates.mid), bool)
-        self.by_size: dict[int, list[int]] = defaultdict(list)  # rows of the pictures in hand, by bytes of their files
         for style, (start, *_, end) in zip(candidates.styles, candidates.bounds.tolist(), strict=True):
             (out / style).mkdir(parents=True, exist_ok=True)
-            mids = [int(file.stem.rpartition("-")[0]) for file in (out / style).glob(f"*-{side}.jpg")]
+            mids = [int(file.stem) for file in (out / style).glob("[0-9]*.jpg")]
             self.have[start:end] = np.isin(candidates.mid[start:end], mids)
+        self.by_size: dict[int, list[int]] = defaultdict(list)  # rows of the pictures in hand, by bytes of their files
         for row in np.flatnonzero(self.have).tolist():
             self.by_size[self.path(row).stat().st_size].append(row)
-        write_table(self.table, FAILURES, (line.values() for line in lines))
+        lines = read_table(self.table) if self.table.exists() else []
+        final = [(line["mid"], line["reason"], line["content"]) for line in lines if line["reason"] not in TEMPORARY]
+        self.failed = np.isin(candidates.mid, [int(mid) for mid, *_ in final])
+        self.placeholders = {content for *_, content in final} - {""}  # their hashes
+        write_table(self.table, ("mid", "reason", "content"), final)
 
     def path(self, row: int) -> Path:
         """Where a candidate's picture lies, or would lie."""
         style = self.candidates.styles[self.candidates.style[row]]
-        return self.out / style / f"{self.candidates.mid[row]}-{self.side}.jpg"
+        return self.out / style / f"{self.candidates.mid[row]}.jpg"
 
-    def fail(self, row: int, failure: Failure, content: str = "") -> None:
+    def fail(self, row: int, reason: str, content: str = "") -> None:
         """Note that a picture cannot be had, on disk before anything else happens."""
-        mid, reason = int(self.candidates.mid[row]), str(failure)
-        self.failed[row], self.reasons[mid] = True, reason
-        if reason != GIVEN_UP:  # that was not asked for
-            with self.table.open("a", encoding="utf-8", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerow((mid, reason, content, reason in TEMPORARY))
+        self.failed[row] = True
+        with self.table.open("a", encoding="utf-8") as file:
+            file.write(f"{self.candidates.mid[row]},{reason},{content}\n")
 
     def keep(self, row: int, data: bytes) -> None:
         """Store a picture. Where it equals another one it is a server's placeholder, and both have failed."""
@@ -100,12 +89,11 @@ class Harvest:
         content = sha256(data).hexdigest()
         if twins or content in self.placeholders:
             self.placeholders.add(content)
-            for equal in (row, *twins):
-                self.fail(equal, Failure("same as another"), content)
             for twin in twins:
-                self.have[twin] = False
+                self.fail(twin, "same as another", content)
                 self.by_size[len(data)].remove(twin)
                 self.path(twin).unlink()
+            self.fail(row, "same as another", content)
         else:
             write_whole(self.path(row), data)
             self.have[row] = True
@@ -115,101 +103,87 @@ class Harvest:
 def run_waves(harvest: Harvest, connection: Connection, client: Client, args: argparse.Namespace) -> np.ndarray:
     """Ask for what is missing until nothing is, wave after wave; return the chosen rows, int64 ascending.
 
-    Which pictures result depends on which can be had, and not on the order of the answers: see `choose`. Raises
-    `UserError` where a server gives no answers any more, and neither do those of pictures that came before.
+    Raises `UserError` where a server gives no answers any more, and neither do those of pictures that came before.
     """
+    mid = harvest.candidates.mid
     decoding = threading.BoundedSemaphore(4)  # of up to some hundred megabytes each
     silent: Counter[str] = Counter()  # pictures in a row without an answer, by server
-    in_hand = np.flatnonzero(harvest.have)
-    some = np.random.RandomState(0).choice(in_hand, min(5, len(in_hand)), replace=False)
-    good = deque((url for url, *_ in read_addresses(connection, harvest.candidates.mid[some]).values()), maxlen=5)
+    some = np.random.RandomState(0).permutation(np.flatnonzero(harvest.have))[:5]
+    good = deque((url for url, *_ in read_addresses(connection, mid[some])), maxlen=5)
 
-    def get(job: tuple[int, str]) -> tuple[int, str, bytes | Failure]:
-        """Download and verify one picture, in a thread."""
+    def get(job: tuple[int, str]) -> tuple[int, str, bytes | str]:
+        """Download and verify one picture, in a thread: its row, its address, and its file or why there is none."""
+        if silent[host_of(job[1])] > PATIENCE:
+            return *job, GIVEN_UP
         try:
-            if silent[host_of(job[1])] >= PATIENCE:
-                raise Failure(GIVEN_UP)
             data = client.fetch(job[1])
             with decoding:
-                return *job, verify_and_shrink(data, harvest.side)
+                return *job, verify_and_shrink(data)
         except Failure as failure:
-            return *job, failure
+            return *job, str(failure)
 
     while True:
         chosen = choose(harvest.candidates, args.per_style, harvest.failed)
         missing = chosen[~harvest.have[chosen]]
         if not len(missing):
             return chosen
-        addresses = read_addresses(connection, harvest.candidates.mid[missing])
-        jobs = [(row, addresses[int(harvest.candidates.mid[row])][0]) for row in missing.tolist()]
+        addresses = read_addresses(connection, mid[missing])
+        jobs = [(row, url) for row, (url, *_) in zip(missing.tolist(), addresses, strict=True)]
         random.Random(0).shuffle(jobs)  # pictures of one server often stand together
-        with ThreadPool(2 * args.per_host) as pool, tqdm(total=len(jobs), unit=" pictures", disable=None) as bar:
-            for row, url, outcome in pool.imap_unordered(get, jobs):
+        with ThreadPool(2 * args.per_host) as pool:
+            for row, url, outcome in tqdm(pool.imap_unordered(get, jobs), "pictures", len(jobs), disable=None):
                 if isinstance(outcome, bytes):
                     harvest.keep(row, outcome)
                     good.append(url)
                 else:
                     harvest.fail(row, outcome)
-                bar.update()
-                quiet = isinstance(outcome, Failure) and str(outcome) in NO_ANSWER
-                silent[host_of(url)] = silent[host_of(url)] + 1 if quiet else 0
-                if silent[host_of(url)] == PATIENCE and good and not any(map(client.answers, good)):
-                    what = "run the same command again when it is back: it asks again for what got no answer"
-                    raise UserError(f"the network seems to be down ({outcome}); {what}")
+                silent[host_of(url)] = silent[host_of(url)] + 1 if outcome in NO_ANSWER else 0
+                if silent[host_of(url)] == PATIENCE and good and all(get((row, url))[2] in NO_ANSWER for url in good):
+                    raise UserError(f"the network seems to be down ({outcome}); run the same command when it is back")
 
 
 def write_index(harvest: Harvest, connection: Connection, chosen: np.ndarray) -> None:
     """Write index.csv: by style, then content, then the surest first."""
-    candidates = harvest.candidates
-    details = read_addresses(connection, candidates.mid[chosen])
-    rows = []
-    for row in chosen.tolist():
-        mid = int(candidates.mid[row])
-        url, project, terms = details[mid]
+    candidates, rows = harvest.candidates, []
+    mids = candidates.mid[chosen]
+    for row, mid, details in zip(chosen.tolist(), mids.tolist(), read_addresses(connection, mids), strict=True):
+        url, project, terms = details
         names = candidates.styles[candidates.style[row]], (*candidates.contents, "")[candidates.content[row]]
         path = harvest.path(row).relative_to(harvest.out).as_posix()
         rows.append((path, *names, project or f"mid-{mid}", mid, spell(url), terms))
-    write_table(harvest.out / "index.csv", INDEX, rows)
+    write_table(harvest.out / "index.csv", ("path", "style", "content", "group", "mid", "url", "license"), rows)
 
 
-def print_counts(candidates: Candidates, chosen: np.ndarray, failed: np.ndarray) -> None:
-    """Print for each style and content how many pictures are taken and how many spares are left."""
-    taken = np.zeros(len(candidates.mid), bool)
-    taken[chosen] = True
-    print("Pictures taken + spares:")
-    print("".join(f"{name:14}" for name in ("", "all", *candidates.contents, "unknown")))
-    for style, bounds in zip(candidates.styles, candidates.bounds.tolist(), strict=True):
-        queues = [slice(bounds[0], bounds[-1]), *map(slice, bounds, bounds[1:])]
-        counts = (f"{taken[queue].sum()}+{(~taken[queue] & ~failed[queue]).sum()}" for queue in queues)
-        print("".join(f"{text:14}" for text in (style, *counts)))
+def print_cells(candidates: Candidates, chosen: np.ndarray) -> None:
+    """Print for each style and content how many pictures would be taken and how many spares are left."""
+    print("".join(f"{name:14}" for name in ("taken+spares", "all", *candidates.contents, "unknown")))
+    for style, bounds in zip(candidates.styles, candidates.bounds, strict=True):
+        taken, supply = np.diff(np.searchsorted(chosen, bounds)), np.diff(bounds)
+        cells = zip((taken.sum(), *taken), (supply.sum(), *supply), strict=True)
+        print("".join(f"{text:14}" for text in (style, *(f"{some}+{every - some}" for some, every in cells))))
 
 
 def main(args: argparse.Namespace) -> None:
     """Choose, download, verify, index."""
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell of every further try
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are refused by name
     with open_database(args.db) as connection:
         print(f"Reading {args.db} ...", flush=True)
-        candidates = read_candidates(
-            connection, args.styles, args.contents, args.min_score, args.include_mature, args.seed
-        )
-        failed = np.zeros(len(candidates.mid), bool)
-        chosen = choose(candidates, args.per_style, failed)
+        candidates = read_candidates(connection, args.styles, args.contents, args.min_score, args.include_mature)
+        chosen = choose(candidates, args.per_style, np.zeros(len(candidates.mid), bool))
         print(*candidates.notes, sep="\n")
         print(f"{len(chosen):,} of {args.per_style * len(args.styles):,} pictures can be chosen.")
         if not len(chosen):
             raise UserError(f"--db {args.db}: no picture counts for the wanted styles; lower --min-score")
         if args.dry_run:
-            print_counts(candidates, chosen, failed)
+            print_cells(candidates, chosen)
             return
-        harvest = Harvest(args.out, args.short_side, candidates)
+        harvest = Harvest(args.out, candidates)
         client = Client(args.user_agent, args.per_host, args.timeout, args.retries, args.allow_private_hosts)
         chosen = run_waves(harvest, connection, client, args)
         if not len(chosen):
             raise UserError(f"{args.out}: not one picture could be had; {harvest.table} says why")
         write_index(harvest, connection, chosen)
-    print_counts(candidates, chosen, harvest.failed)
-    why = Counter(harvest.reasons[mid] for mid in candidates.mid[harvest.failed].tolist())
+    why = Counter(line["reason"] for line in read_table(harvest.table))
     print(f"Failed: {why.total()}", *(f"{reason}: {count}" for reason, count in why.most_common()), sep=", ")
     print(f"{len(chosen):,} pictures in {args.out}. Next: python classification_net.py --data {args.out}")
 

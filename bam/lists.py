@@ -10,7 +10,6 @@ order of the list that triplets count in (--order), or else in that of the lists
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from pathlib import Path
 
 from dataset import BAM_STYLES
@@ -38,31 +37,23 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in path.read_text("utf-8-sig", "surrogateescape").rstrip().split("\n")]
 
 
-def read_pair(filenames: Path, labels: Path, split: str) -> dict[str, tuple[int, str]]:
-    """Read a list of pictures and its labels: {path: (label, split)}. Raises `UserError` where they do not pair up."""
-    paths, numbers = read_lines(filenames), read_lines(labels)
-    if len(paths) != len(numbers):
-        raise UserError(f"{labels}: holds {len(numbers)} labels for the {len(paths)} pictures of {filenames}")
-    for line, (path, number) in enumerate(zip(paths, numbers, strict=True), 1):
-        if not number.isdecimal():
-            raise UserError(f"{labels}, line {line}: '{number[:60]}' is no label; labels are numbers from 0 on")
-        if not path or Path(path).is_absolute():
-            raise UserError(f"{filenames}, line {line}: '{path}' is no path below --out")
-    return {path: (int(number), split) for path, number in zip(paths, numbers, strict=True)}
-
-
 def main(args: argparse.Namespace) -> None:
     """Read the lists, check that they belong together, and write the index."""
     splits = args.splits or [""] * len(args.filenames)
     if not len(args.filenames) == len(args.labels) == len(splits):
         raise UserError("--filenames, --labels and --splits: give as many of each")
-    found: dict[str, tuple[int, str]] = {}
-    for lists in zip(args.filenames, args.labels, splits, strict=True):
-        found |= read_pair(*lists)
-    listed = [path for names in args.filenames for path in read_lines(names)]
-    if len(found) < len(listed):
-        raise UserError(f"--filenames: {Counter(listed).most_common(1)[0][0]} is listed twice")
-    order = read_lines(args.order) if args.order else listed
+    found: dict[str, tuple[int, str]] = {}  # label and split by path
+    for filenames, labels, split in zip(args.filenames, args.labels, splits, strict=True):
+        paths, numbers = read_lines(filenames), read_lines(labels)
+        if len(paths) != len(numbers):
+            raise UserError(f"{labels}: holds {len(numbers)} labels for the {len(paths)} pictures of {filenames}")
+        for line, (path, number) in enumerate(zip(paths, numbers, strict=True), 1):
+            if not number.isdecimal():
+                raise UserError(f"{labels}, line {line}: '{number[:60]}' is no label; labels are numbers from 0 on")
+            if not path or path in found or Path(path).is_absolute():
+                raise UserError(f"{filenames}, line {line}: '{path}' is no path below --out, or is listed twice")
+            found[path] = int(number), split
+    order = read_lines(args.order) if args.order else list(found)
     if lost := found.keys() - set(order):
         raise UserError(f"{args.order}: lacks {len(lost)} of the pictures, for example {min(lost)}")
     numbers, index = {number for number, _ in found.values()}, args.out / "index.csv"
