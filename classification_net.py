@@ -118,7 +118,7 @@ def main(args: argparse.Namespace) -> None:
             run.note(losses, scores.argmax(dim=1) == target[rows])
 
         net.eval()
-        scores = predict(net, squares, val_rows, *view)
+        scores = predict(net, squares, val_rows, *view, args.batch_size)
         val_loss = cross_entropy(scores, target[val_rows]).item()
         right = (scores.argmax(dim=1) == target[val_rows]).float()
         validated = {"val_loss": val_loss, "val_accuracy": right.mean().item()}

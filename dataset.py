@@ -531,10 +531,18 @@ def crop_on_gpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def predict(net: Callable[[Tensor], Tensor], squares: Tensor, rows: np.ndarray, *view: Any) -> Tensor:
+def predict(
+    net: Callable[[Tensor], Tensor],
+    squares: Tensor,
+    rows: np.ndarray,
+    device: torch.device,
+    image_size: int,
+    colours: str,
+    batch_size: int = 256,
+) -> Tensor:
     """What a net in evaluation mode makes of the given rows, int64 [n], in float32 and uncropped: float32 [n, d].
 
-    `view` is the device, the image size and the colours, as in `batches`. Every process of a `torchrun` computes all.
+    Every process of a `torchrun` computes all of it.
     """
-    plan = torch.from_numpy(rows).split(64)
-    return torch.cat([net(pictures).float() for _, pictures in batches(squares, plan, *view)])
+    plan = torch.from_numpy(rows).split(min(256, batch_size))
+    return torch.cat([net(pictures).float() for _, pictures in batches(squares, plan, device, image_size, colours)])

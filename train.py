@@ -94,7 +94,7 @@ def main(args: argparse.Namespace) -> None:
     embedding.to(device)
     if choice.bottleneck_length:
         sample = np.random.default_rng(args.seed).permutation(train_rows)[:512]
-        outputs = predict(embedding, squares, sample, *view)
+        outputs = predict(embedding, squares, sample, *view, args.batch_size)
         scale_bottleneck(embedding, outputs, choice.bottleneck_length)
     net = triplet.TripletNet(embedding, choice.length)
     # Not fused for float16, whose first steps overflow: a fused step that is skipped leaves the momentum undefined.
@@ -143,7 +143,7 @@ def main(args: argparse.Namespace) -> None:
             run.note(losses, right)
 
         net.eval()
-        embeddings = predict(net.branch, squares, val_rows, *view)
+        embeddings = predict(net.branch, squares, val_rows, *view, args.batch_size)
         losses, right = triplet.triplet_losses(*embeddings[places].unbind(dim=1), args.margin, choice.squared)
         validated = {"val_loss": losses.mean().item(), "val_triplet_accuracy": right.float().mean().item()}
         validated["val_map"] = triplet.average_precisions(embeddings, val_labels).nanmean().item()

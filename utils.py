@@ -385,17 +385,23 @@ class Run:
         began = time.monotonic()
         due = (began - self.saved_at) * SAVING_SHARE > self.saving_seconds or epoch in (1, self.args.epochs)
         if better if self.args.keep == "best" else due:
-            parts = {name: part.state_dict().items() for name, part in net.named_children()}
-            parts = {name: {key: value.cpu() for key, value in part} for name, part in parts.items()}
-            weights = {**self.facts["net"], "epoch": epoch, **parts}
+            parts = {name: part.state_dict() for name, part in net.named_children()}
+            weights = on_cpu({**self.facts["net"], "epoch": epoch, **parts})
             write_whole(self.folder / WEIGHTS, lambda file: torch.save(weights, file))
         if due:  # after the weights: a kill in between has this epoch come again, with the same ones
             state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-            state |= {name: getattr(self, name) for name in ("history", "best", "losses", "epoch_steps")}
+            state = on_cpu(state) | {name: vars(self)[name] for name in ("history", "best", "losses", "epoch_steps")}
             write_whole(self.folder / RESUME, lambda file: torch.save(state, file))
             self.saved_at, self.saving_seconds = time.monotonic(), time.monotonic() - began
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), "(best)" * better)
         self.curves.show()
+
+
+def on_cpu(value: Any) -> Any:
+    """Plain data with its tensors on the CPU, where every machine can load them."""
+    if isinstance(value, dict):
+        return {name: on_cpu(part) for name, part in value.items()}
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 # The curves in Visdom, drawn afresh from the run's record each time: a server may come late, go, and come back.
