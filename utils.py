@@ -417,7 +417,13 @@ def connect_visdom(address: str) -> Any:
 
         def _handle_post(self, url: str, data: Any = None) -> str:
             self.session.trust_env = urlsplit(url).hostname not in ("localhost", "127.0.0.1")  # no proxy to oneself
-            answer = self.session.post(url, data=data or {}, timeout=2, allow_redirects=False)
+            try:
+                answer = self.session.post(url, data=data or {}, timeout=2, allow_redirects=False)
+            except requests.RequestException as error:
+                reason: BaseException = error
+                while reason.__context__:  # down to what the system said
+                    reason = reason.__context__
+                raise UserError(f"{reason}{ADVICE if isinstance(reason, ConnectionRefusedError) else ''}") from error
             if answer.status_code != requests.codes.ok:
                 raise UserError(f"status {answer.status_code}: it wants a login, has another path, or is no Visdom")
             return answer.text
@@ -451,13 +457,10 @@ class Curves:
                 began = time.monotonic()
             self.draw()
         except Exception as error:  # of whatever kind: this is a view, and training goes on
-            reason, self.client = error, None
-            while reason.__context__:  # down to what the system said
-                reason = reason.__context__
-            advice = ADVICE if isinstance(reason, ConnectionRefusedError) else ""
-            if str(reason) not in self.said:
-                print(f"visdom: no curves at {self.address} ({reason}){advice}")
-            self.said.add(str(reason))
+            self.client = None
+            if str(error) not in self.said:
+                print(f"visdom: no curves at {self.address}: {error}")
+            self.said.add(str(error))
         self.next = time.monotonic() + (time.monotonic() - began) / SHOWING_SHARE
 
     def connect(self) -> Any:
@@ -502,7 +505,7 @@ class Curves:
             self.line(env, title, trace, "epoch", range(1, len(history) + 1), [row[name] for row in history])
         lines = [line for line in client.text_in("runs", "main").split("<br>") if f">{self.env}<" not in line]
         link = f'<a href="{client.base_url}/env/{{0}}">{{0}}</a>'.format
-        began = time.strftime("%Y-%m-%d %H:%M", time.localtime((run.folder / CONFIG).stat().st_mtime))
+        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime((run.folder / CONFIG).stat().st_mtime))
         lines = sorted({*lines, f"{began} {link(self.env)} {state}", link("all") + " runs in one plot"}, reverse=True)
         client.text("<br>".join(lines), "runs", "main", {"title": "runs", "width": 900, "height": 600})
         client.save([self.env, "all", "main"])
@@ -510,7 +513,7 @@ class Curves:
     def line(self, env: str, title: str, trace: str, xlabel: str, x: Iterable, y: Iterable) -> None:
         """Draw one trace of a window, which may have others; an x that is called epoch is whole numbers."""
         xaxis = {"title": xlabel, "type": "category" if xlabel == "epoch" else "linear"}
-        yaxis = {"title": title, "rangemode": "tozero" if xlabel == "step" else "normal"}
+        yaxis = {"title": title, "rangemode": "normal" if "loss" in title else "tozero"}
         opts = {"title": title, "showlegend": True, "markers": xlabel == "epoch", "markersize": 4}
         opts["layoutopts"] = {"plotly": {"xaxis": xaxis, "yaxis": yaxis}}
         x, y = ([float(f"{value:.6g}") for value in values] for values in (x or [1], y or [math.nan]))

@@ -207,9 +207,11 @@ def show_in_visdom(case: Case, table: str) -> None:
         try:
             curves = Curves(SimpleNamespace(args=args, folder=case.run))
             opts = {"title": "evaluation", "width": 450, "height": 380}
-            curves.connect().text(f"<pre>{escape(table)}</pre>", win="evaluation", env=curves.env, opts=opts)
+            client = curves.connect()
+            client.text(f"<pre>{escape(table)}</pre>", win="evaluation", env=curves.env, opts=opts)
+            client.save([curves.env])
         except Exception as error:  # of whatever kind: it is a view
-            print(f"visdom: the numbers are not shown there ({str(error) or 'no server answers'})")
+            print(f"visdom: the numbers are not shown there: {error}")
 
 
 if __name__ == "__main__":

@@ -254,5 +254,5 @@ def test_the_real_reason_is_said_once_where_there_is_no_visdom(server, tmp_path,
     for url, reason in reasons.items():
         take_steps(begin(tmp_path / reason[:9], url), 10)
         (line,) = re.findall("visdom: .*", capsys.readouterr().out)
-        assert re.search(f"no curves at {url}.* \\(.*({reason})", line) and "visdom.server" not in line
+        assert re.search(f"no curves at {url}.*: .*({reason})", line) and "visdom.server" not in line
     page.server_close()
