@@ -159,6 +159,8 @@ def check_classes(collection: Collection, label: str) -> None:
     """See that every class can be trained and validated; say what is odd. Raises `UserError`."""
     names, number = collection.classes(label)
     train, val = (np.bincount(number[collection.rows(part, label)], minlength=len(names)) for part in ("train", "val"))
+    if not val.any():
+        raise UserError(f"--data {collection.folder}: has no pictures for validation; add a folder val, or their split")
     poor = [name for name, count, check in zip(names, train, val, strict=True) if count < 2 or check < 1]
     if poor or len(names) < 2:
         raise UserError(

@@ -39,15 +39,16 @@ BAM_STYLES = ("3D Graphics", "Comic", "Pencil Sketch", "Oil Paint", "Pen Ink", "
 BAM_STYLES += ("Scary", "Gloomy", "Happy", "Peaceful")
 BAM_CONTENTS = ("bicycle", "bird", "building", "cars", "cat", "dog", "flower", "people", "tree")
 SPLITS = ("train", "val", "test")
-SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-SPLIT_FOLDERS |= {split: split for split in SPLITS}
+SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLIT_FOLDERS |= dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val")
 SUFFIXES = Image.registered_extensions()
 # Pillow knows more formats, some of which run other programs; and not every Pillow knows all of these.
 FORMATS = [form for form in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF") if form in Image.OPEN]
 SUFFIXES = {suffix for suffix, form in SUFFIXES.items() if form in FORMATS}
-RUN_FILES = {".lock", "config.json", "metrics.json", "embeddings.npz"}  # what tells a run's or a cache's folder
-# A long text beside the pixels is no reason to refuse them.
+RUN_FILES = {".lock", "split.csv", "embeddings.npz"}  # what tells a run's or a cache's folder
+# A long text beside the pixels is no reason to refuse them, nor is a large scan.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30
+Image.MAX_IMAGE_PIXELS = 2**29
 # How to turn a picture upright, by its EXIF orientation.
 TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
 UPRIGHT = {number: Image.Transpose[name] for number, name in enumerate(TURNS, 2)}
@@ -110,11 +111,13 @@ def read_collection(folder: Path, split_seed: int = 0, known: dict[str, str] | N
         )
     table = read_index(folder) if (folder / "index.csv").exists() else walk(folder)
     if known is not None:
-        gone = sorted(known.keys() - {row["path"] for row in table})
+        gone = sorted({path for path, split in known.items() if split} - {row["path"] for row in table})
         if gone:
-            raise UserError(f"--data {folder}: lacks {len(gone)} of the pictures that stage 1 had, first {gone[0]}")
-        if len(table) > len(known):
-            print(f"data: {len(table) - len(known)} pictures are new since stage 1 and left out")
+            what = f"{len(gone)} of the pictures that stage 1 had, first {gone[0]}"
+            raise UserError(f"--data {folder}: lacks {what}; put them back, or train stage 1 anew")
+        new = sum(row["path"] not in known for row in table)
+        if new:
+            print(f"data: {new} pictures are new since stage 1 and left out")
         table = [{**row, "split": known[row["path"]]} for row in table if row["path"] in known]
     missing = [row["path"] for row in table if not (folder / row["path"]).is_file()]
     if missing:
@@ -138,7 +141,8 @@ def read_index(folder: Path) -> list[dict[str, str]]:
     table = read_table(index)
     for line, row in enumerate(table, 2):
         if None in row or not row.get("path") or "style" not in row or row["path"] in seen:
-            raise UserError(f"{index}, row {line}: has no path or style, is the path's second, or outgrows the header")
+            problem = "has no path or no style, is the path's second, or outgrows the header"
+            raise UserError(f"{index}, row {line}: {problem}, which is path,style with commas, in UTF-8")
         row.update({name: value.strip() for name, value in row.items()})
         if row.get("split", "") not in ("", *SPLITS):
             raise UserError(f"{index}, row {line}: split is {row['split']}, not train, val or test, or empty")
@@ -153,10 +157,10 @@ def walk(folder: Path) -> list[dict[str, str]]:
 
     Raises `UserError` where no pictures are left, in all or in the folder of a style.
     """
-    table, passed_over, styles = [], Counter(), set()
+    table, passed_over, styles, errors = [], Counter(), set(), []
     names = {path.name.lower() for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
     by_split = names <= SPLIT_FOLDERS.keys() or len(names & SPLIT_FOLDERS.keys()) > 1
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
         path, here = Path(place).relative_to(folder), Path(place).resolve()
         split = SPLIT_FOLDERS.get(path.parts[0].lower()) if by_split and path.parts else ""
         parts = path.parts[by_split:]
@@ -179,6 +183,7 @@ def walk(folder: Path) -> list[dict[str, str]]:
                 table.append({**row, "split": split})
             if reason in ("", "too deep"):
                 styles.add(parts[0])
+    passed_over.update((error.filename, error.strerror) for error in errors)
     if passed_over.total():
         said = [f"{count} in {place} ({why})" for (place, why), count in passed_over.most_common(8)]
         more = ", ..." if len(passed_over) > 8 else ""
@@ -280,7 +285,9 @@ def read_picture(source: Path | bytes, least: int | None = None) -> np.ndarray:
             if whole is not None and whole.dtype == np.uint8 and whole.shape[2:] == (4,):  # transparent
                 return to_rgb(Image.fromarray(cv2.cvtColor(whole, cv2.COLOR_BGRA2RGBA)))
         if picture is None:
-            raise UnreadablePicture("it is empty" if not data else f"it cannot be decoded: {error}") from error
+            known = not isinstance(error, UnidentifiedImageError)
+            why = f"cannot be decoded: {error or type(error).__name__}" if known else "is of no known format"
+            raise UnreadablePicture(f"it {why if data else 'is empty'}") from error
         return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
@@ -332,7 +339,8 @@ def load_pictures(
         lock.release()
     if world() > 1:
         distributed.barrier()
-    problems = [row["problem"] for row in read_table(target.with_suffix(".csv"))]
+    mapped, table = read_map(target)
+    problems = [row["problem"] for row in table]
     broken = [f"{path} ({problem})" for path, problem in zip(collection.paths, problems, strict=True) if problem]
     if broken:
         said = f"{len(broken)} pictures cannot be read: {', '.join(broken[:20])}{', ...' * (len(broken) > 20)}"
@@ -342,14 +350,22 @@ def load_pictures(
         collection = replace(collection, split=np.where([not problem for problem in problems], collection.split, ""))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch would rather have arrays that it can write to
-        squares, where = torch.from_numpy(np.load(target, mmap_mode="r")), folder
+        squares, where = torch.from_numpy(mapped), folder
     if device.type == "cuda" and squares.numel() + GPU_RESERVE < torch.cuda.mem_get_info(device)[0]:
         there, where = torch.empty(squares.shape, dtype=torch.uint8, device=device), "the GPU's memory"
-        for part, mapped in zip(there.split(4096), squares.split(4096), strict=True):
-            part.copy_(mapped)
+        for part, source in zip(there.split(4096), squares.split(4096), strict=True):
+            part.copy_(source)
         squares = there
     print(f"pictures: squares of {side} pixels, {squares.numel() / 1e9:.1f} GB in {where}")
     return collection, squares
+
+
+def read_map(file: Path) -> tuple[np.ndarray, list[dict[str, str]]]:
+    """A memory map of squares, uint8 [n, side, side, 3], and its table. Raises `UserError` where they are not whole."""
+    try:
+        return np.load(file, mmap_mode="r"), read_table(file.with_suffix(".csv"))
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{file}: is not whole ({error}); delete its folder, which is made anew") from error
 
 
 def cache_folder(data: Path, cache: Path | None) -> Path:
@@ -371,7 +387,7 @@ def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target:
     """
     older, kept = list(target.parent.glob(f"{side}-*.npy")), {}
     for file in older:
-        for square, row in zip(np.load(file, mmap_mode="r"), read_table(file.with_suffix(".csv")), strict=True):
+        for square, row in zip(*read_map(file), strict=True):
             kept[row["path"], int(row["size"]), int(row["changed"])] = square, row["problem"]
     for part in target.parent.glob("*.part"):  # of a start that was killed
         part.unlink()
@@ -396,6 +412,7 @@ def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target:
         return ""
 
     cv2.setNumThreads(1)  # each thread here has a picture of its own
+    cv2.utils.logging.setLogLevel(0)  # what is wrong with one is in the table
     threads = {"max_workers": os.cpu_count(), "desc": "reading pictures", "disable": None}
     problems = thread_map(decode, range(len(files)), **threads)
     rows = [(*file, problem) for file, problem in zip(files, problems, strict=True)]

@@ -87,7 +87,9 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> TrainedNet:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """What a run's config.json says."""
+    """What a run's config.json says. Raises `UserError` where there is none."""
+    if not (run / CONFIG).exists():
+        raise UserError(f"{run}: has no {CONFIG}; give the folder of a run")
     return json.loads((run / CONFIG).read_text(encoding="utf-8"))
 
 

@@ -41,6 +41,7 @@ def to_png(figure: Figure) -> bytes:
 
 def plain(text: str) -> str:
     """A name as matplotlib shows it as it is: a dollar sign is no formula, an underscore no secret."""
+    text = text.encode("utf-8", "replace").decode()
     return " ".join(text.split()).replace("$", r"\$").replace("_", " _", text.startswith("_"))
 
 

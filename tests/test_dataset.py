@@ -54,7 +54,7 @@ def test_folders_are_styles_and_perhaps_contents(tmp_path):
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "validation", "test")])
 def test_folders_that_are_called_like_splits_are_splits(tmp_path, names):
     paths = [f"{name}/{style}/1.jpg" for name in names for style in "ab"]
-    found = read_collection(make_folder(tmp_path, [*paths, "more/a/1.jpg", "runs/stage1/config.json"]))
+    found = read_collection(make_folder(tmp_path, [*paths, "more/a/1.jpg", "runs/stage1/split.csv"]))
     assert found.styles == ["a", "b"] and Counter(found.split.tolist()) == {"train": 2, "val": 2, "test": 2}
 
 
@@ -91,7 +91,7 @@ def test_hidden_files_are_passed_over_in_silence_and_others_are_counted_by_reaso
 
 
 def test_runs_and_evaluations_inside_the_data_are_no_styles(tmp_path, capsys):
-    paths = ["a/1.jpg", "b/1.jpg", "runs/stage1/config.json", "runs/stage1/curves.png", "results/metrics.json"]
+    paths = ["a/1.jpg", "b/1.jpg", "runs/stage1/split.csv", "runs/stage1/curves.png", "results/embeddings.npz"]
     paths += ["cache/data-1/.lock", "cache/data-1/37.npy", "stopped/embeddings.npz", "stopped/tsne.png", "config.json"]
     found = read_collection(make_folder(tmp_path, [*paths, "results/tsne.png", "runs/stage1/evaluation/tsne.png"]))
     assert found.styles == ["a", "b"] and "stage1" in capsys.readouterr().out
