@@ -1,7 +1,5 @@
 """Data folders: the three layouts, what is passed over and said, and splits without leaks."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Every kind of picture is decoded right, or refused by name: never a crash, never a black or half picture."""
 
-from __future__ import annotations
-
 import io
 import random
 

@@ -1,7 +1,5 @@
 """Six files tell the method: who may import whom, and nothing that is offered is without effect."""
 
-from __future__ import annotations
-
 import ast
 import re
 

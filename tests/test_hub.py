@@ -1,7 +1,5 @@
 """The embedding in another program: `retrieval.embedding.load`, and the same through torch.hub."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from pathlib import Path
@@ -19,16 +17,16 @@ OURS = ("utils", "dataset", "networks", "triplet_network", "retrieval", "retriev
 
 
 @pytest.fixture(scope="module")
-def net(stage2_run: Path) -> TrainedNet:
+def net(stage2_run) -> TrainedNet:
     return load(stage2_run)
 
 
 @pytest.fixture(scope="module")
-def files(collection: Path) -> list[Path]:
+def files(collection) -> list[Path]:
     return sorted(collection.rglob("*.png"))[::20]
 
 
-def test_embeddings_have_length_1_and_do_not_depend_on_the_company(net: TrainedNet, files: list[Path]) -> None:
+def test_embeddings_have_length_1_and_do_not_depend_on_the_company(net, files):
     together = net(files)
     assert together.shape == (5, 16) and together.dtype == torch.float32
     torch.testing.assert_close(together.norm(dim=1), torch.ones(5))
@@ -36,20 +34,20 @@ def test_embeddings_have_length_1_and_do_not_depend_on_the_company(net: TrainedN
         torch.testing.assert_close(net(str(file)), embedding[None], atol=1e-5, rtol=0)
 
 
-def test_paths_and_arrays_give_the_same(net: TrainedNet, files: list[Path]) -> None:
+def test_paths_and_arrays_give_the_same(net, files):
     arrays = [read_picture(file) for file in files]
     torch.testing.assert_close(net(arrays), net(files))
     torch.testing.assert_close(net(np.stack(arrays)), net(files))
     torch.testing.assert_close(net(arrays[0]), net(files[0]))
 
 
-def test_stage_1_gives_scores_too(stage1_run: Path, files: list[Path]) -> None:
+def test_stage_1_gives_scores_too(stage1_run, files):
     net = load(stage1_run)
     assert net.scores(files).shape == (5, 3)
     assert net.classes == ["gradient", "noise", "stripes"] and net.label == "style"
 
 
-def test_what_is_no_picture_or_no_run_is_refused(net: TrainedNet, tmp_path: Path) -> None:
+def test_what_is_no_picture_or_no_run_is_refused(net, tmp_path):
     (tmp_path / "words.jpg").write_text("words")
     with pytest.raises(UserError, match="words.jpg: cannot be read"):
         net(tmp_path / "words.jpg")
@@ -60,7 +58,7 @@ def test_what_is_no_picture_or_no_run_is_refused(net: TrainedNet, tmp_path: Path
 
 
 @pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def program(tmp_path, monkeypatch) -> Path:
     """A program that has modules of the same names as this project's, none of which is imported yet."""
     for name in ("utils", "dataset"):
         (tmp_path / f"{name}.py").write_text(f"MINE = '{name}'\n")
@@ -72,9 +70,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_torch_hub_leaves_a_program_its_own_modules(
-    program: Path, stage2_run: Path, files: list[Path], net: TrainedNet, first: bool
-) -> None:
+def test_torch_hub_leaves_a_program_its_own_modules(program, stage2_run, files, net, first):
     mine = importlib.import_module("utils") if first else None
     ready = torch.hub.load(str(ROOT), "style_embedding", source="local", weights=str(stage2_run))
     assert set(OURS) & sys.modules.keys() <= {"utils"}

@@ -1,7 +1,5 @@
 """The nets, their first weights, and weights that come from files."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Pictures are decoded once, into a memory map that later runs use, and cropped and centred from there."""
 
-from __future__ import annotations
-
 import os
 import resource
 import shutil

@@ -1,7 +1,5 @@
 """Section 3.2.1: triplets keep the rule and are drawn evenly; three branches share their weights; the loss by hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

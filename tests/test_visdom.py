@@ -1,7 +1,5 @@
 """What somebody sees in Visdom, read back from real servers; whatever becomes of these, training goes on."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
