@@ -8,14 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from classification_net import adam_groups
-from networks import (
-    EmbeddingNet,
-    StyleClassifier,
-    draw_he_weights,
-    load_file,
-    load_weights,
-    spread_thresholds,
-)
+from networks import EmbeddingNet, StyleClassifier, draw_he_weights, load_file, load_weights, spread_thresholds
 from utils import UserError
 
 
@@ -23,12 +16,6 @@ def test_the_papers_128_numbers_come_from_googlenet():
     with torch.no_grad():
         embeddings = EmbeddingNet("googlenet", 128)(torch.randn(2, 3, 64, 64))
     assert embeddings.shape == (2, 128) and embeddings.isfinite().all() and (embeddings[0] != embeddings[1]).any()
-
-
-def test_dropout_is_the_tables_or_torchvisions():
-    for dropout, share in ((0.0, 0.0), (None, 0.2)):
-        layers = EmbeddingNet("tiny", 8, dropout).modules()
-        assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [share]
 
 
 def test_wide_layers_get_a_share_of_adams_rate_by_their_inputs():
@@ -90,9 +77,10 @@ def test_two_streams_begin_apart_colours_at_the_middle_and_textures_without_colo
 # Weights from elsewhere.
 
 
-@pytest.mark.parametrize(
-    "kind", ["torchvision", "DataParallel", "Lightning", "run", "run folder", "re-implementation", "old"]
-)
+KINDS = ["torchvision", "DataParallel", "Lightning", "run", "run folder", "re-implementation", "old"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_weights_are_taken_from_the_files_that_people_have(kind, tmp_path: Path):
     source, net, file = EmbeddingNet("tiny", 16), EmbeddingNet("tiny", 16), tmp_path / "weights.pt"
     backbone = source.backbone.state_dict()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import TINY, run_elsewhere
+from running import STAGE1, run_elsewhere
 
 import dataset
 from dataset import (
@@ -52,9 +52,7 @@ def decoded(folder: Path) -> torch.Tensor:
 def test_pictures_are_decoded_once_and_what_changes_costs_itself_alone(tmp_path, monkeypatch):
     seen, folder = [], make_folder(tmp_path, range(10))
     expected = decoded(folder)
-    monkeypatch.setattr(
-        dataset, "read_picture", lambda path, least: seen.append(path.name) or read_picture(path, least)
-    )
+    monkeypatch.setattr(dataset, "read_picture", lambda path, side: seen.append(path.name) or read_picture(path, side))
     for _ in range(2):
         assert torch.equal(load(folder), expected) and len(seen) == 10
     make_folder(folder, range(10, 12))
@@ -117,10 +115,9 @@ def test_a_picture_without_read_rights_is_an_error_that_is_not_remembered(as_nob
 
 
 def test_a_map_that_finds_the_disk_full_is_an_error_and_leaves_nothing(tmp_path):
-    folder, log = make_folder(tmp_path / "data", range(40)), tmp_path / "log"
-    options = ("--data", folder, "--run", tmp_path / "run", *TINY, "--image-size", 224)
-    limit = (resource.setrlimit, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-    said = run_elsewhere("classification_net.py", *options, log=log, status=1, before=limit)
+    folder, limit = make_folder(tmp_path / "data", range(40)), (resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    before = (resource.setrlimit, *limit)
+    said = run_elsewhere(STAGE1, folder, tmp_path / "run", "--image-size", 224, status=1, before=before)
     assert "choose another --cache" in said.splitlines()[-1] and ".pictures" in said.splitlines()[-1]
     assert not list((folder / ".pictures").glob("[!.]*"))
 

@@ -83,7 +83,9 @@ def test_the_rate_warms_up_in_equal_steps_and_falls_as_half_a_cosine(stage1_run)
     assert [float(row["lr"]) for row in read_rows(stage1_run / "metrics.csv")] == pytest.approx(expected, rel=1e-4)
 
 
-def test_plain_takes_back_every_departure_and_stage_2_keeps_stage_1s_split_label_and_net(collection, tmp_path):
+def test_plain_takes_back_every_departure_and_stage_2_keeps_stage_1s_split_label_and_net(
+    collection, stage1_run, tmp_path
+):
     first = stage1(collection, tmp_path / "1", "--plain", "--split-seed", 5, "--label", "content")
     second = stage2(tmp_path / "1", tmp_path / "2", "--plain")
     assert {row["lr"] for row in first + second} == {"0.001"}
@@ -92,7 +94,8 @@ def test_plain_takes_back_every_departure_and_stage_2_keeps_stage_1s_split_label
         assert config["departures"] == {name: plain for name, (_, plain) in script.DEPARTURES.items()}
     assert read_rows(tmp_path / "1/split.csv") == read_rows(tmp_path / "2/split.csv")
     facts, embedding, _ = load_net(tmp_path / "2")
-    assert facts["colours"] == "unit" and facts["dropout"] is None and embedding.backbone[5].p == 0.2
+    assert facts["colours"] == "unit" and facts["dropout"] is None
+    assert embedding.backbone[5].p == 0.2 and load_net(stage1_run)[1].backbone[5].p == 0, "by default there is none"
     assert facts["label"] == "content" and facts["classes"] == sorted(CONTENTS)
     assert stage2(tmp_path / "1", tmp_path / "again", "--plain") == second, "dropout is drawn by the seed too"
     assert stage2(tmp_path / "1", tmp_path / "other", "--plain", "--seed", 1) != second
