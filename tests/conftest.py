@@ -21,11 +21,8 @@ CONTENTS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}
 def draw(style: str, content: str, generator: np.random.Generator) -> Image.Image:
     """A picture whose texture is the style and whose colour is the content."""
     rows, columns = np.mgrid[:40, :40]
-    texture = {
-        "gradient": (rows + columns) / 40 - 1,
-        "noise": generator.uniform(-1, 1, (40, 40)),
-        "stripes": np.where((columns + generator.integers(6)) % 6 < 3, 1.0, -1.0),
-    }[style]
+    noise, stripes = generator.uniform(-1, 1, (40, 40)), (columns + generator.integers(6)) % 6 < 3
+    texture = {"gradient": (rows + columns) / 40 - 1, "noise": noise, "stripes": 2.0 * stripes - 1}[style]
     colour = np.array(CONTENTS[content]) + generator.integers(-50, 50, 3)
     picture = colour + 50 * texture[:, :, None] + generator.normal(0, 5, (40, 40, 3))
     return Image.fromarray(picture.clip(0, 255).astype(np.uint8))

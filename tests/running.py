@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._pytree import tree_leaves
 from torchvision.models._api import register_model
 
@@ -110,24 +111,20 @@ def run_elsewhere(script: str, begin: Path, run: Path, *options: object, status:
 
 
 def strike(place: str, times: int, number: int) -> None:
-    """Send this process a signal just before the `times`-th time, from 1, that it comes to a place.
+    """Send this process a signal when it comes to a place for the `times`-th time, from 1.
 
-    Places: "step" (of an optimizer) and "file" (one is written, but not yet synced and renamed).
+    Places: "step" (of an optimizer) and "file" (one is written beside its name, which it gets next).
     """
     seen = count(1)
 
-    def struck(function: Callable[..., Any]) -> Callable[..., Any]:
-        def passing(*values: Any, **named: Any) -> Any:
-            if next(seen) == times:
-                os.kill(os.getpid(), number)
-            return function(*values, **named)
+    def come(*_: Any) -> None:
+        if next(seen) == times:
+            os.kill(os.getpid(), number)
 
-        return passing
-
-    if place == "file":
-        os.fsync = struck(os.fsync)
-    for kind in (torch.optim.Adam, torch.optim.SGD) if place == "step" else ():
-        kind.step = struck(kind.step)
+    if place == "step":
+        register_optimizer_step_pre_hook(come)
+    else:
+        sys.addaudithook(lambda event, _: come() if event == "os.rename" else None)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -136,15 +133,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
 
 
-def read_tensors(path: Path) -> list[torch.Tensor]:
-    """Every tensor in a file of torch.save."""
-    leaves = tree_leaves(torch.load(path, map_location="cpu", weights_only=True))
-    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-
-
 def assert_same_run(run: Path, other: Path) -> None:
     """The two runs have the same weights and optimizer state bit for bit, and the same metrics, each row once."""
     assert read_rows(run / "metrics.csv") == read_rows(other / "metrics.csv")
     for name in ("weights.pt", "resume.pt"):
-        mine, theirs = read_tensors(run / name), read_tensors(other / name)
-        assert len(mine) == len(theirs) > 8 and all(map(torch.equal, mine, theirs)), name
+        mine, theirs = (tree_leaves(torch.load(folder / name, weights_only=True)) for folder in (run, other))
+        pairs = [pair for pair in zip(mine, theirs, strict=True) if isinstance(pair[0], torch.Tensor)]
+        assert len(pairs) > 8 and all(torch.equal(*pair) for pair in pairs), name

@@ -41,12 +41,6 @@ def test_paths_and_arrays_give_the_same(net, files):
     torch.testing.assert_close(net(arrays[0]), net(files[0]))
 
 
-def test_stage_1_gives_scores_too(stage1_run, files):
-    net = load(stage1_run)
-    assert net.scores(files).shape == (5, 3)
-    assert net.classes == ["gradient", "noise", "stripes"] and net.label == "style"
-
-
 def test_what_is_no_picture_or_no_run_is_refused(net, tmp_path):
     (tmp_path / "words.jpg").write_text("words")
     with pytest.raises(UserError, match="words.jpg: cannot be read"):

@@ -81,17 +81,16 @@ def test_pictures_that_cannot_be_read_are_named_up_to_twenty_and_counted_or_left
 @pytest.fixture
 def as_nobody() -> Iterator[Path]:
     """A folder with pictures, while this process has no more rights than anybody has."""
-    folder, root = Path(tempfile.mkdtemp()), os.geteuid() == 0
+    folder, owner = Path(tempfile.mkdtemp()), os.geteuid()
+    nobody = -1 if owner else 65534  # -1: all stays as it is
     make_folder(folder / "data", range(10))
     for path in (folder, folder / "data/a/04.png"):
         path.chmod(0o777)
-        os.chown(path, *(65534, 65534) if root else (-1, -1))
+        os.chown(path, nobody, nobody)
     (folder / "data").chmod(0o555)
-    if root:
-        os.setresuid(65534, 65534, 0)
+    os.setresuid(nobody, nobody, -1)
     yield folder
-    if root:
-        os.setresuid(0, 0, 0)
+    os.setresuid(owner, owner, -1)
     (folder / "data").chmod(0o755)
     shutil.rmtree(folder)
 

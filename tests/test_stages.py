@@ -1,4 +1,4 @@
-"""Both stages as a user runs them: what a run leaves behind, stopped and resumed runs, refusals."""
+"""Both stages as a user runs them: what a run leaves behind and learns, stopped and resumed runs, refusals."""
 
 import json
 import os
@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import running
 import torch
-from conftest import CONTENTS, STYLES
-from running import STAGE1, STAGE2, assert_same_run, options_of, read_rows, run_elsewhere, stage1, stage2, strike
+from conftest import CONTENTS, STYLES, draw_collection
+from running import STAGE1, STAGE2, assert_same_run, read_rows, run_elsewhere, stage1, stage2, strike
 
 import classification_net
 import train
 from dataset import read_collection
 from networks import load_net
+from retrieval import evaluate
 from retrieval.embedding import load
 from triplet_network import average_precisions
 from utils import UserError, rate_at
@@ -110,6 +111,25 @@ def test_sizes_that_differ_tenfold_and_too_little_for_stage_2_are_said(data, tmp
     assert "differ more than tenfold in size: gradient 92.3%, stripes 7.7%" in said
     assert "too few for stage 2" in said and "as a mean over the classes" in said
     assert said.splitlines()[-1].startswith(f"next: python train.py --stage1 {tmp_path / 'run'}")
+
+
+# The defaults learn.
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_styles_of_new_pictures_are_told_and_stage_2_makes_distance_mean_style_across_contents(tmp_path, seed):
+    data, runs = draw_collection(tmp_path / "data", per_cell=30), [tmp_path / "1", tmp_path / "2"]
+    common = ("--seed", seed, "--batch-size", 16)
+    rows = stage1(data, runs[0], *common, "--lr", 0.01)
+    assert float(rows[-1]["val_accuracy"]) > 0.6, "chance is 0.33"
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    rows = stage2(*runs, *common, "--epochs", 10, "--lr", 0.003)
+    assert float(rows[-1]["val_triplet_accuracy"]) > 0.85, "chance is 0.5"
+    assert float(rows[-1]["train_loss"]) < 0.15, "a loss at the margin, 0.2, is a collapse"
+    running.run_main(evaluate, *runs, "--device", "cpu")
+    metrics = [json.loads((run / "evaluation/metrics.json").read_text()) for run in runs]
+    before, after = (one["map_cross_content"] for one in metrics)
+    assert after > before + 0.1, "stage 2 should bring a style's pictures of other contents nearer"
 
 
 # Stopped and resumed: the same numbers.
@@ -216,7 +236,8 @@ def test_a_run_goes_on_with_its_own_options_and_data_alone(data, tmp_path):
 
 def test_a_folder_in_which_another_process_trains_is_refused(collection, tmp_path):
     run, log = tmp_path / "run", tmp_path / "log"
-    process = running.start(STAGE1, options_of(STAGE1, collection, run), log, (strike, "step", 12, signal.SIGSTOP))
+    options = running.options_of(STAGE1, collection, run)
+    process = running.start(STAGE1, options, log, (strike, "step", 12, signal.SIGSTOP))
     while not (run / "resume.pt").exists() or Path(f"/proc/{process.pid}/stat").read_text().split()[2] != "T":
         time.sleep(0.01)
     with pytest.raises(UserError, match="another process trains in it"):

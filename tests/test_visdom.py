@@ -11,13 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 import torch
 from running import run_main, stage1
 from torch import nn
@@ -59,8 +58,9 @@ class Server:
         self.process.wait()
 
     def ask(self, path: str, **content: object) -> str:
-        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(content).encode() if content else None)
-        return urllib.request.urlopen(request, timeout=20).read().decode()
+        answer = requests.request("POST" if content else "GET", f"{self.url}/{path}", json=content, timeout=20)
+        answer.raise_for_status()
+        return answer.text
 
     def windows(self, env: str) -> dict[str, dict]:
         """The windows of an environment, by title."""
@@ -123,7 +123,7 @@ def test_the_batch_loss_is_of_one_width_from_the_first_step_to_the_last(server, 
 def test_a_page_that_is_opened_before_the_first_step_has_the_run_in_it(server, tmp_path, capsys):
     begin(tmp_path / "Größe 1" / "运行", server.url, "--lr", 0.07)
     (page,) = re.findall(r"visdom: (\S+), beside other runs in \S+/all\n", capsys.readouterr().out)
-    assert page == f"{server.url}/env/Größe-1-运行" and server.ask(urllib.parse.quote("env/Größe-1-运行"))
+    assert page == f"{server.url}/env/Größe-1-运行" and server.ask("env/Größe-1-运行")
     (window,) = server.windows("Größe-1-运行").values()
     texts = str(tmp_path / "Größe 1" / "运行"), "is in epoch 1 of 3", "lr 0.07", "/data/bam", "96800"
     assert all(text in window["content"] for text in texts)
