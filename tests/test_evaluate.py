@@ -34,22 +34,11 @@ def evaluated(stage1_run, stage2_run, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def other_run(collection, tmp_path_factory) -> Path:
-    """A run with other pictures to test, whose embeddings have one dimension."""
-    run = tmp_path_factory.mktemp("other") / "run"
-    stage1(collection, run, "--embedding-dim", 1, "--split-seed", 1, "--epochs", 1)
-    return run
-
-
-def test_everything_is_written(evaluated):
+def test_everything_is_written_and_has_every_number(evaluated):
     assert {path.name for path in (evaluated / "stage1").iterdir()} == FILES | {"confusion.png"}
     assert {path.name for path in (evaluated / "stage2").iterdir()} == FILES
     for path in evaluated.rglob("*.png"):
         assert np.asarray(Image.open(path).convert("L")).std() > 10  # there is something on it
-
-
-def test_metrics_have_every_number(evaluated):
     one, two = (json.loads((evaluated / stage / "metrics.json").read_text()) for stage in ("stage1", "stage2"))
     assert two["accuracy"] is None and 0 <= one["accuracy"] <= 1
     for metrics in (one, two):
@@ -86,14 +75,13 @@ def test_pictures_that_have_moved_keep_the_run_s_splits(data, stage1_run, tmp_pa
     assert measure(tmp_path, stage1_run, "--data", data, "--split", "val")[0]["n_pictures"] == 9
 
 
-def test_runs_on_different_pictures_are_not_compared(stage1_run, other_run, tmp_path):
+def test_runs_on_different_pictures_are_not_compared_and_one_dimension_is_evaluated(collection, stage1_run, tmp_path):
+    other_run = tmp_path / "run"
+    stage1(collection, other_run, "--embedding-dim", 1, "--split-seed", 1, "--epochs", 1)
     with pytest.raises(UserError, match="other pictures in test; give --data"):
         measure(tmp_path / "out", stage1_run, other_run)
     assert not (tmp_path / "out").exists()
-
-
-def test_an_embedding_of_one_dimension_is_evaluated(other_run, tmp_path):
-    assert measure(tmp_path, other_run) and (tmp_path / "run" / "tsne.png").exists()
+    assert measure(tmp_path / "out", other_run) and (tmp_path / "out/run/tsne.png").exists()
 
 
 def test_a_list_of_triplets_is_trained_on_and_is_for_all_runs(collection, stage1_run, tmp_path, capsys):

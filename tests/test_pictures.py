@@ -114,9 +114,9 @@ def test_a_picture_without_read_rights_is_an_error_that_is_not_remembered(as_nob
 
 
 def test_a_map_that_finds_the_disk_full_is_an_error_and_leaves_nothing(tmp_path):
-    folder, limit = make_folder(tmp_path / "data", range(40)), (resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-    before = (resource.setrlimit, *limit)
-    said = run_elsewhere(STAGE1, folder, tmp_path / "run", "--image-size", 224, status=1, before=before)
+    folder = make_folder(tmp_path / "data", range(40))
+    limit = (resource.setrlimit, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    said = run_elsewhere(STAGE1, folder, tmp_path / "run", "--image-size", 224, status=1, before=limit)
     assert "choose another --cache" in said.splitlines()[-1] and ".pictures" in said.splitlines()[-1]
     assert not list((folder / ".pictures").glob("[!.]*"))
 

@@ -108,11 +108,8 @@ def test_own_pictures_need_no_folders_and_links_to_a_parent_come_to_an_end(run, 
     assert {tuple(row[2:4]) for row in rows} == {("-", "-")}
 
 
-def test_what_is_no_picture_is_named_as_a_query_and_left_out_as_an_answer(run, data, capsys):
-    broken = data / "noise" / "red" / "1.png"
-    broken.write_bytes(b"words")
-    with pytest.raises(UserError, match="1.png: cannot be read"):
-        find(capsys, run, broken, "--data", data)
+def test_what_is_no_picture_is_no_answer(run, data, capsys):
+    (data / "noise" / "red" / "1.png").write_bytes(b"words")
     for _ in range(2):  # the second time from what was kept
         rows = find(capsys, run, data / "noise/red/0.png", "--data", data, "--top", 99)
         assert len(rows) == 88 and "noise/red/1.png" not in [row[-1] for row in rows]
