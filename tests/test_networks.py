@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from classification_net import adam_groups
-from networks import EmbeddingNet, StyleClassifier, draw_he_weights, load_file, load_weights, spread_thresholds
+from networks import EmbeddingNet, StyleClassifier, draw_he_weights, load_net, load_weights, spread_thresholds
 from utils import UserError
 
 
@@ -115,7 +115,10 @@ def test_imagenets_weights_without_internet_say_where_they_are(monkeypatch, tmp_
         load_weights(EmbeddingNet("squeezenet1_1", 16), "imagenet", "squeezenet1_1")
 
 
-def test_a_file_of_weights_runs_nothing(tmp_path):
-    torch.save({"embedding": print}, tmp_path / "weights.pt")  # any function would do
-    with pytest.raises(UserError, match=r"weights\.pt: is damaged, or no file of weights"):
-        load_file(tmp_path / "weights.pt")
+def test_a_file_that_is_damaged_or_would_run_something_is_refused(tmp_path):
+    file = tmp_path / "weights.pt"
+    torch.save({"embedding": print}, file)  # any function would do
+    for content in (file.read_bytes(), file.read_bytes()[:300], b"", b"no weights"):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=r"weights\.pt: is damaged, or no file of weights"):
+            load_net(tmp_path)

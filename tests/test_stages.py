@@ -286,14 +286,10 @@ def test_what_users_get_wrong_is_said(options, says, data, tmp_path, monkeypatch
     assert not (tmp_path / "run").exists()
 
 
-def test_a_stage_1_that_is_missing_damaged_or_of_other_classes_is_refused(stage1_run, tmp_path):
+def test_a_stage_1_that_is_missing_or_of_other_classes_is_refused(stage1_run, tmp_path):
     with pytest.raises(UserError, match=r"nowhere: has no weights\.pt; first train it"):
         stage2(tmp_path / "nowhere", tmp_path / "2")
     file = shutil.copytree(stage1_run, tmp_path / "1") / "weights.pt"
     torch.save({**torch.load(file, weights_only=True), "classes": ["gradient", "noise", "wood"]}, file)
     with pytest.raises(UserError, match="knows gradient, noise, wood; .* has gradient, noise, stripes"):
         stage2(tmp_path / "1", tmp_path / "2")
-    for content in (file.read_bytes()[:9000], b"", b"no weights"):
-        file.write_bytes(content)
-        with pytest.raises(UserError, match=r"weights\.pt: is damaged, or no file of weights"):
-            stage2(tmp_path / "1", tmp_path / "2")
