@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 import networks
 from dataset import Collection, batches, draw_crops, load_pictures, predict, read_collection, split_batches
 from networks import EmbeddingNet, StyleClassifier
-from utils import Run, UserError, choose_device, get_stage_parser, mean_over_batch, rate_at, run_script, wrap
+from utils import Run, UserError, choose_device, mean_over_batch, positive, rate_at, run_script, stage_parser, wrap
 
 # What the description leaves open: ours, and what the libraries do by themselves (--plain). experiments/README.md has
 # what each is worth.
@@ -44,15 +44,15 @@ DEPARTURES = {
 
 def get_parser() -> argparse.ArgumentParser:
     """The options of stage 1."""
-    parser = get_stage_parser(__doc__, run="runs/stage1", epochs=30)
+    parser = stage_parser(__doc__, run="runs/stage1", epochs=30)
     add = parser.add_argument
     add("--data", type=Path, default=Path("data/bam"), metavar="DIR", help="folder of pictures; default data/bam")
     add("--split-seed", type=int, default=0, metavar="N", help="of the 80:10:10 split where the data have none")
     add("--label", choices=("style", "content"), default="style", help="what the classes are; default style")
     add("--arch", default="alexnet", metavar="NAME", help="any of torchvision's classifiers; the paper has googlenet")
     add("--weights", default="none", metavar="imagenet|FILE", help="what the net starts from; default nothing")
-    add("--embedding-dim", type=int, default=256, metavar="D", help="default 256; the paper has 128")
-    add("--image-size", type=int, default=224, metavar="PIXELS", help="default 224; 96 is five times faster on a CPU")
+    add("--embedding-dim", type=positive, default=256, metavar="D", help="default 256; the paper has 128")
+    add("--image-size", type=positive, default=224, metavar="PX", help="default 224; 96 is five times faster on a CPU")
     return parser
 
 
@@ -127,8 +127,9 @@ def main(args: argparse.Namespace) -> None:
     if done < args.epochs:
         by_class = torch.stack([right[target[val_rows] == one].mean() for one in range(len(classes))])
         print(f"done: validation accuracy {right.mean():.3f}, as a mean over the classes {by_class.mean():.3f}")
-    name = args.run.name.replace("1", "2") if "1" in args.run.name else f"{args.run.name}-triplets"
-    print(f"next: python train.py --stage1 {args.run} --run {args.run.with_name(name)}")
+    name = args.run.resolve().name
+    name = name.replace("1", "2", 1) if "1" in name else f"{name}-triplets"
+    print(f"next: python train.py --stage1 {args.run} --run {args.run.parent / name}")
 
 
 def adam_groups(net: nn.Module, width: int | None) -> list[dict[str, Any]]:
@@ -159,13 +160,12 @@ def check_classes(collection: Collection, label: str) -> None:
     """See that every class can be trained and validated; say what is odd. Raises `UserError`."""
     names, number = collection.classes(label)
     train, val = (np.bincount(number[collection.rows(part, label)], minlength=len(names)) for part in ("train", "val"))
-    if not val.any():
-        raise UserError(f"--data {collection.folder}: has no pictures for validation; add a folder val, or their split")
     poor = [name for name, count, check in zip(names, train, val, strict=True) if count < 2 or check < 1]
     if poor or len(names) < 2:
         raise UserError(
             f"--data {collection.folder}: takes two {label}s at least, each with two pictures for training and one for "
-            f"validation; there are {len(names)}, too small {', '.join(poor) or 'none'}"
+            f"validation; there are {len(names)}, too small {', '.join(poor) or 'none'}; of all pictures "
+            f"{train.sum()} are for training and {val.sum()} for validation"
         )
     if train.max() > 10 * train.min():
         shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, train / train.sum(), strict=True))

@@ -106,7 +106,7 @@ def read_collection(folder: Path, split_seed: int = 0, known: dict[str, str] | N
     """
     if not folder.is_dir():
         raise UserError(
-            f"--data {folder}: is no folder. BAM comes by `python -m bam.harvest --db bam.sqlite --out data/bam`, "
+            f"--data {folder}: is no folder; correct it. BAM comes by `python -m bam.harvest --db bam.sqlite --out data/bam`, "
             f"the stand-in collection, to try things, by `python -m standin data/standin`"
         )
     table = read_index(folder) if (folder / "index.csv").exists() else walk(folder)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
+from torchvision import models
 
 from utils import WEIGHTS, UserError
 
@@ -29,12 +29,14 @@ class EmbeddingNet(nn.Module):
 
     def __init__(self, arch: str = "alexnet", embedding_dim: int = 256, dropout: float | None = None) -> None:
         super().__init__()
-        # Of the two nets that classify at other depths too, only the last layer counts here.
-        options = {"aux_logits": False, "init_weights": True} if arch in ("googlenet", "inception_v3") else {}
-        try:
-            self.backbone = torchvision.models.get_model(arch, weights=None, **options)
-        except ValueError as error:
-            raise UserError(f"--arch {arch}: torchvision has no such classifier") from error
+        others = (models.detection, models.optical_flow, models.segmentation, models.video)
+        if arch.lower() not in set(models.list_models()).difference(*map(models.list_models, others)):
+            raise UserError(f"--arch {arch}: torchvision has no such classifier")
+        options = {}
+        if arch.lower() in ("googlenet", "inception_v3"):
+            # Of what classifies at other depths only the last layer counts here; colours as their ImageNet weights expect.
+            options = {"aux_logits": False, "init_weights": True, "transform_input": True}
+        self.backbone = models.get_model(arch, weights=None, **options)
         for layer in self.backbone.modules():
             if isinstance(layer, nn.Dropout) and dropout is not None:
                 layer.p = dropout
@@ -128,30 +130,30 @@ def load_weights(net: EmbeddingNet, weights: str, arch: str) -> None:
     re-implementation. Raises `UserError` for weights that cannot be had or do not fit.
     """
     if weights == "imagenet":
-        source = torchvision.models.get_model_weights(arch).DEFAULT
+        source = models.get_model_weights(arch).DEFAULT
         try:
             state = source.get_state_dict(progress=True, check_hash=True)
         except OSError as error:
             raise UserError(f"--weights imagenet: {error}; or give {source.url} as a file") from error
     else:
         state = load_file(Path(weights) / WEIGHTS if Path(weights).is_dir() else Path(weights))
-        state = next((state[name] for name in ("embedding", "state_dict", "model") if name in state), state)
+        wrapped = (state.get(name) for name in ("embedding", "state_dict", "model"))
+        state = next((inner for inner in wrapped if isinstance(inner, dict)), state)
     # DataParallel and others put "module." or the like before all names; the re-implementation's backbone is "convnet".
-    state = {re.sub(r"^(module\.)?(\w+\.)*?convnet\.", "backbone.", name): value for name, value in state.items()}
-    state = {
-        re.sub(r"^((module|model|_orig_mod)\.)+", "", name): value
-        for name, value in state.items()
-        if not name.lower().startswith("aux")
-    }
+    before = r"^(\w+\.)*?(?=(convnet|backbone|bottleneck)\.)|^((module|model|_orig_mod)\.)+"
+    state = {re.sub(before, "", name): value for name, value in state.items()}
+    state = {re.sub(r"^convnet\.", "backbone.", name): value for name, value in state.items()}
     if not any(name.startswith("backbone.") for name in state):
         state = {f"backbone.{name}": value for name, value in state.items()}
+    state = {name: value for name, value in state.items() if not name.lower().startswith("backbone.aux")}
     own = net.state_dict()
     # What files may lack: a bottleneck, and counters that are newer than they are. What they may have more: a head.
     lacking = {name: value for name, value in own.items() if name.startswith("bottleneck.") or name.endswith("tracked")}
     try:
         net.load_state_dict(lacking | {name: state[name] for name in state if name in own or name[:9] == "backbone."})
     except RuntimeError as error:
-        raise UserError(f"--weights {weights}: does not fit --arch and --embedding-dim: {error}") from error
+        raise UserError(f"--weights {weights}: does not fit --arch and --embedding-dim: {str(error)[:300]}") from error
+    print(f"weights: {sum(name in state for name in own)} of {len(own)} tensors come from {weights}")
 
 
 def load_file(path: Path) -> dict[str, Any]:
@@ -174,8 +176,8 @@ def load_net(run: Path | str) -> tuple[dict[str, Any], EmbeddingNet, nn.Module |
     """
     file = Path(run) / WEIGHTS
     if not file.exists():
-        problem = "is a file; give the run's folder" if Path(run).is_file() else f"has no {WEIGHTS}; first train it"
-        raise UserError(f"{run}: {problem}, by python classification_net.py --data DIR, then python train.py")
+        train = f"has no {WEIGHTS}; first train it, by python classification_net.py --data DIR, then python train.py"
+        raise UserError(f"{run}: {'is a file; give the folder of a run' if Path(run).is_file() else train}")
     facts = load_file(file)
     weights, head = facts.pop("embedding"), facts.pop("head", None)
     net = StyleClassifier(EmbeddingNet(facts["arch"], facts["embedding_dim"], facts["dropout"]), len(facts["classes"]))

@@ -30,11 +30,11 @@ from utils import (
     Run,
     UserError,
     choose_device,
-    get_stage_parser,
     mean_over_batch,
     rate_at,
     read_table,
     run_script,
+    stage_parser,
     wrap,
 )
 
@@ -56,7 +56,7 @@ DEPARTURES = {
 
 def get_parser() -> argparse.ArgumentParser:
     """The options of stage 2."""
-    parser = get_stage_parser(__doc__, run="runs/stage2", epochs=50)
+    parser = stage_parser(__doc__, run="runs/stage2", epochs=50)
     add = parser.add_argument
     add("--data", type=Path, metavar="DIR", help="folder of pictures; default: stage 1's")
     add(

@@ -86,6 +86,7 @@ def run_script(main: Callable[[argparse.Namespace], Any], parser: argparse.Argum
     except (UserError, OSError) as error:  # the system's errors name their file
         message = str(error)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
         status, message = 128 + stopped_by[0], "stopped"
         if "resume" in args and (args.run / RESUME).exists():
             done = len(torch.load(args.run / RESUME, map_location="cpu", weights_only=True, mmap=True)["history"])
@@ -157,7 +158,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def get_stage_parser(description: str, run: str, epochs: int) -> argparse.ArgumentParser:
+def stage_parser(description: str, run: str, epochs: int) -> argparse.ArgumentParser:
     """The options that both stages have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -294,7 +295,7 @@ class Run:
         # Paths in full: the next start may be from another folder.
         options = json.loads(json.dumps(vars(self.args), default=lambda path: str(path.resolve())))
         there = shown_names(self.folder) - {CONFIG, SPLIT}
-        problem = "" if METRICS in there or not there else "holds something else"
+        problem = "" if METRICS in there or not there else "holds something else; empty it"
         if METRICS in there and not self.args.resume:
             problem = "holds a run already; go on with it by --resume"
         elif METRICS in there:
@@ -307,8 +308,10 @@ class Run:
                 problem = f"began with {began}; give the same, or start from its weights by {start}"
             elif before["data"]["fingerprint"] != self.facts["data"]["fingerprint"]:
                 problem = "began with other pictures, labels or splits; restore these"
+            elif before["net"] != self.facts["net"]:
+                problem = "began from another --stage1; give that"
         try:
-            self.lock = take_lock(self.folder / ".lock", wait=False)
+            self.lock = None if problem else take_lock(self.folder / ".lock", wait=False)
         except filelock.Timeout:
             problem = "another process trains in it; wait for it"
         if problem:

@@ -83,9 +83,10 @@ def main(args: argparse.Namespace) -> None:
     """Evaluate each run and print one table. Raises `UserError`."""
     device, _ = choose_device(args)
     args.split = args.split or ("all" if args.data else "test")
-    names = [run.resolve().name for run in args.runs]
-    if len(set(names)) < len(names):
-        names = ["-".join(run.resolve().parts[-2:]) for run in args.runs]
+    for parts in (1, 2, 3, 99):  # as many of the path's last as tell the runs apart
+        names = ["-".join(run.resolve().parts[1:][-parts:]) for run in args.runs]
+        if len(set(names)) == len(names):
+            break
     cases = [see_pictures(run, args, device) for run in args.runs]
     paths = [[case.collection.paths[row] for row in case.rows] for case in cases]
     other = [case.run for case, seen in zip(cases, paths, strict=True) if seen != paths[0]]

@@ -26,7 +26,7 @@ from torch.nn.functional import normalize
 from dataset import Collection, read_picture
 from retrieval.embedding import embed_collection, load, read_config, read_pictures
 from retrieval.pictures import Cell, draw_sheet
-from utils import UserError, choose_device, run_script, write_whole
+from utils import UserError, choose_device, positive, run_script, write_whole
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -43,7 +43,7 @@ def get_parser() -> argparse.ArgumentParser:
     what.add_argument("--content", type=nfc, metavar="NAME", help="only pictures of this content")
     what.add_argument("--like", nargs="+", type=Path, metavar="RUN2 PICTURE", help="a run, and pictures of a content")
     add("--weight", type=float, default=0.5, metavar="W", help="of --like, from 0 to 1; default 0.5: as much as style")
-    add("--top", type=int, default=10, metavar="N", help="how many to find; default 10")
+    add("--top", type=positive, default=10, metavar="N", help="how many to find; default 10")
     add("--out", type=Path, metavar="FILE", help="draw the answers too: sheet.png")
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.set_defaults(amp="off")

@@ -1,7 +1,6 @@
 """What many tests need: a small collection, and a finished run of each stage on it."""
 
-from __future__ import annotations
-
+import shutil
 import signal
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import QUIET, TINY, run_main
+from running import stage1, stage2
 
 torch.set_num_threads(1)
 # A shell that starts the tests in the background has interrupts ignored, and so would all processes that they start.
@@ -19,16 +18,13 @@ STYLES = ("gradient", "noise", "stripes")
 CONTENTS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}
 
 
-def draw(style: str, content: str, generator: np.random.Generator, side: int = 40) -> Image.Image:
+def draw(style: str, content: str, generator: np.random.Generator) -> Image.Image:
     """A picture whose texture is the style and whose colour is the content."""
-    rows, columns = np.mgrid[:side, :side]
-    texture = {
-        "gradient": (rows + columns) / side - 1,
-        "noise": generator.uniform(-1, 1, (side, side)),
-        "stripes": np.where((columns + generator.integers(6)) % 6 < 3, 1.0, -1.0),
-    }[style]
+    rows, columns = np.mgrid[:40, :40]
+    noise, stripes = generator.uniform(-1, 1, (40, 40)), (columns + generator.integers(6)) % 6 < 3
+    texture = {"gradient": (rows + columns) / 40 - 1, "noise": noise, "stripes": 2.0 * stripes - 1}[style]
     colour = np.array(CONTENTS[content]) + generator.integers(-50, 50, 3)
-    picture = colour + 50 * texture[:, :, None] + generator.normal(0, 5, (side, side, 3))
+    picture = colour + 50 * texture[:, :, None] + generator.normal(0, 5, (40, 40, 3))
     return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
 
 
@@ -50,11 +46,17 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_collection(tmp_path_factory.mktemp("collection") / "pictures", 10)
 
 
+@pytest.fixture
+def data(collection: Path, tmp_path: Path) -> Path:
+    """A copy of it that may be changed."""
+    return shutil.copytree(collection, tmp_path / "data", ignore=shutil.ignore_patterns(".pictures"))
+
+
 @pytest.fixture(scope="session")
 def stage1_run(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of stage 1: three epochs of nine steps."""
     run = tmp_path_factory.mktemp("runs") / "stage1"
-    run_main("classification_net.py", "--data", collection, "--run", run, "--epochs", 3, *TINY)
+    stage1(collection, run)
     return run
 
 
@@ -62,5 +64,5 @@ def stage1_run(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def stage2_run(stage1_run: Path) -> Path:
     """A finished run of stage 2: three epochs of nine steps that start from `stage1_run`."""
     run = stage1_run.parent / "stage2"
-    run_main("train.py", "--stage1", stage1_run, "--run", run, "--epochs", 3, "--batch-size", 8, *QUIET)
+    stage2(stage1_run, run)
     return run

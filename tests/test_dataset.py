@@ -1,7 +1,5 @@
 """Data folders: the three layouts, what is passed over and said, and splits without leaks."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -132,7 +130,7 @@ def test_a_folder_that_is_not_as_described_is_refused_in_one_line_that_names_it(
 # The split.
 
 
-def test_byte_equal_pictures_are_one_group_and_their_number_is_said(tmp_path, capsys):
+def test_byte_equal_pictures_stay_together_but_where_an_index_splits_them_and_their_number_is_said(tmp_path, capsys):
     folder = make_folder(tmp_path, [f"{style}/{number}.jpg" for style in "ab" for number in range(20)])
     for number in range(20):
         shutil.copy(folder / f"a/{number}.jpg", folder / f"a/{number}.jpg.copy.jpg")
@@ -140,6 +138,9 @@ def test_byte_equal_pictures_are_one_group_and_their_number_is_said(tmp_path, ca
     copies = [row for row, path in enumerate(found.paths) if path.endswith("copy.jpg")]
     assert [found.split[row] for row in copies] == [found.split[row - 1] for row in copies]
     assert "20 files are copies of others" in capsys.readouterr().out
+    index = "path,style,split\na/0.jpg,a,train\na/0.jpg.copy.jpg,a,test\nb/2.jpg,b,val\nb/3.jpg,b,\n"
+    assert read_collection(make_folder(folder, [], index)).split[:3].tolist() == ["train", "test", "val"]
+    assert "1 files are copies of others" in capsys.readouterr().out
 
 
 @settings(max_examples=40, deadline=None)
@@ -163,14 +164,6 @@ def test_the_split_depends_on_the_rows_and_the_seed_alone(tmp_path):
     assert (again.split == found.split).all() and (read_collection(tmp_path / "1", 1).split != found.split).any()
     # Written down, so that another machine or version that splits otherwise is noticed.
     assert [paths[row] for row in found.rows("val")] == ["a/x/1.jpg", "a/x/7.jpg", "b/x/3.jpg", "b/y/8.jpg"]
-
-
-def test_splits_of_the_index_are_kept_even_those_of_copies_whose_number_is_said(tmp_path, capsys):
-    folder = make_folder(tmp_path, ["0.jpg", "2.jpg", "3.jpg"])
-    shutil.copy(folder / "0.jpg", folder / "1.jpg")
-    make_folder(tmp_path, [], "path,style,split\n0.jpg,a,train\n1.jpg,a,test\n2.jpg,b,val\n3.jpg,b,\n")
-    assert read_collection(folder).split[:3].tolist() == ["train", "test", "val"]
-    assert "1 files are copies of others" in capsys.readouterr().out
 
 
 def test_a_known_split_outranks_all_and_new_pictures_are_left_out_and_counted(tmp_path, capsys):

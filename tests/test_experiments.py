@@ -1,7 +1,5 @@
 """The experiments, by real runs of a tiny net."""
 
-from __future__ import annotations
-
 import json
 import re
 from contextlib import suppress
@@ -13,21 +11,20 @@ import running
 from experiments import SCRIPTS, recipes, speed
 from utils import Run, UserError
 
-assert running.tiny  # the net that is trained here
-
 
 def compare(collection: Path, out: Path, *options: str) -> None:
+    """Compare recipes by one epoch of each stage."""
     how = ("--image-size", "32", "--epochs", "1", "1", "--seeds", "0", "--split", "val")
     quick = ("--stage1-options=--arch tiny --embedding-dim 16", "--options=--device cpu --amp off --no-visdom")
-    arguments = ("--data", str(collection), "--out", str(out), *how, *quick, *options)
-    recipes.main(recipes.get_parser().parse_args(arguments))
+    arguments = ("--data", collection, "--out", out, *how, *quick, *options)
+    running.run_main(recipes, *arguments)
 
 
 def stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_an_arm_takes_back_its_entry_wherever_there_is_one_and_no_other() -> None:
+def test_an_arm_takes_back_its_entry_wherever_there_is_one_and_no_other():
     assert recipes.changes("defaults", 1) == recipes.changes("defaults", 2) == {}
     assert recipes.changes("crop_area", 1) == recipes.changes("crop_area", 2) == {"crop_area": 1.0}
     assert recipes.changes("momentum=0.5", 2) == {"momentum": 0.5} and not recipes.changes("momentum=0.5", 1)
@@ -35,9 +32,7 @@ def test_an_arm_takes_back_its_entry_wherever_there_is_one_and_no_other() -> Non
     assert recipes.changes("plain", 1).keys() == SCRIPTS[1].DEPARTURES.keys()
 
 
-def test_arms_are_trained_once_and_tabulated(
-    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_arms_are_trained_once_and_tabulated(collection, tmp_path, capsys, monkeypatch):
     arms = ("--arms", "plain", "momentum=0.5")
     with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
         patched.setattr(Run, "end_epoch", stop)
@@ -58,7 +53,7 @@ def test_arms_are_trained_once_and_tabulated(
     assert "training " not in again and [line for line in again.splitlines() if line not in said] == []
 
 
-def test_a_folder_of_other_runs_and_an_arm_of_no_effect_are_refused(collection: Path, tmp_path: Path) -> None:
+def test_a_folder_of_other_runs_and_an_arm_of_no_effect_are_refused(collection, tmp_path):
     (tmp_path / "recipes.json").write_text("{}")
     with pytest.raises(UserError, match="other data, options or departures"):
         compare(collection, tmp_path)
@@ -68,12 +63,12 @@ def test_a_folder_of_other_runs_and_an_arm_of_no_effect_are_refused(collection: 
 
 
 @pytest.mark.slow
-def test_the_report_has_all_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_has_all_its_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "LEARNING_EPOCHS", (1, 1))
     monkeypatch.setattr(speed, "PLAIN_SECONDS", 0.2)
     file = tmp_path / "report.md"
     options = ("--arch", "tiny", "--image-size", "32", "--pictures", "198", "--device", "cpu")
-    speed.main(speed.get_parser().parse_args([*options, "--gpu-report", str(file)]))
+    running.run_main(speed, *options, "--gpu-report", file)
     report = file.read_text()
     assert "Traceback" not in report and "The largest difference of a weight is 0." in report
     assert report.count("\n## ") == 6 and "198 pictures, both stages:" in report

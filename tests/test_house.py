@@ -1,12 +1,9 @@
-"""Six files tell the method: who may import whom, and nothing that is offered is without effect."""
-
-from __future__ import annotations
+"""Six files tell the method: who may import whom."""
 
 import ast
-import re
 
 import pytest
-from running import ROOT, SCRIPTS
+from running import ROOT
 
 MAY = {  # what each of the six may import of the project
     "utils": set(),
@@ -39,13 +36,3 @@ def test_the_six_import_each_other_in_one_direction_and_nothing_else_of_the_proj
 def test_only_experiments_import_a_stage_script():
     for path in [*ROOT.glob("hubconf.py"), *(file for folder in FOLDERS[:3] for file in (ROOT / folder).glob("*.py"))]:
         assert not imported(str(path)) & STAGES, path
-
-
-@pytest.mark.parametrize("script", sorted(SCRIPTS))
-def test_every_option_is_read_and_every_departure_decides_something(script):
-    texts = {path: (ROOT / path).read_text(encoding="utf-8") for path in (script, "utils.py")}
-    for action in SCRIPTS[script].get_parser()._actions:
-        if action.dest != "help":
-            assert re.search(rf"args\.{action.dest}\b|\"{action.dest}\"", "".join(texts.values())), action.dest
-    for name in SCRIPTS[script].DEPARTURES:
-        assert re.search(rf"choice\.{name}\b", texts[script]), name

@@ -1,34 +1,30 @@
 """The embedding in another program: `retrieval.embedding.load`, and the same through torch.hub."""
 
-from __future__ import annotations
-
-import importlib
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from running import ROOT
+from running import ROOT, stage1
 
 from dataset import read_picture
 from retrieval.embedding import TrainedNet, load
 from utils import UserError
 
-OURS = ("utils", "dataset", "networks", "triplet_network", "retrieval", "retrieval.embedding")
-
 
 @pytest.fixture(scope="module")
-def net(stage2_run: Path) -> TrainedNet:
+def net(stage2_run) -> TrainedNet:
     return load(stage2_run)
 
 
 @pytest.fixture(scope="module")
-def files(collection: Path) -> list[Path]:
+def files(collection) -> list[Path]:
     return sorted(collection.rglob("*.png"))[::20]
 
 
-def test_embeddings_have_length_1_and_do_not_depend_on_the_company(net: TrainedNet, files: list[Path]) -> None:
+def test_embeddings_have_length_1_and_do_not_depend_on_the_company(net, files):
     together = net(files)
     assert together.shape == (5, 16) and together.dtype == torch.float32
     torch.testing.assert_close(together.norm(dim=1), torch.ones(5))
@@ -36,20 +32,14 @@ def test_embeddings_have_length_1_and_do_not_depend_on_the_company(net: TrainedN
         torch.testing.assert_close(net(str(file)), embedding[None], atol=1e-5, rtol=0)
 
 
-def test_paths_and_arrays_give_the_same(net: TrainedNet, files: list[Path]) -> None:
+def test_paths_and_arrays_give_the_same(net, files):
     arrays = [read_picture(file) for file in files]
     torch.testing.assert_close(net(arrays), net(files))
     torch.testing.assert_close(net(np.stack(arrays)), net(files))
     torch.testing.assert_close(net(arrays[0]), net(files[0]))
 
 
-def test_stage_1_gives_scores_too(stage1_run: Path, files: list[Path]) -> None:
-    net = load(stage1_run)
-    assert net.scores(files).shape == (5, 3)
-    assert net.classes == ["gradient", "noise", "stripes"] and net.label == "style"
-
-
-def test_what_is_no_picture_or_no_run_is_refused(net: TrainedNet, tmp_path: Path) -> None:
+def test_what_is_no_picture_or_no_run_is_refused(net, tmp_path):
     (tmp_path / "words.jpg").write_text("words")
     with pytest.raises(UserError, match="words.jpg: cannot be read"):
         net(tmp_path / "words.jpg")
@@ -59,28 +49,22 @@ def test_what_is_no_picture_or_no_run_is_refused(net: TrainedNet, tmp_path: Path
         load(tmp_path)
 
 
-@pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program that has modules of the same names as this project's, none of which is imported yet."""
-    for name in ("utils", "dataset"):
-        (tmp_path / f"{name}.py").write_text(f"MINE = '{name}'\n")
-    for name in [name for name in sys.modules if name.split(".")[0] in OURS]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *(path for path in sys.path if Path(path) != ROOT)])
-    importlib.invalidate_caches()
-    return tmp_path
+PROGRAM = """
+import sys
+import torch
+net = torch.hub.load(sys.argv[1], "style_embedding", source="local", weights=sys.argv[2])
+ours = {"dataset", "networks", "triplet_network", "retrieval", "retrieval.embedding"}
+assert not ours & sys.modules.keys()
+import dataset, utils
+assert utils.MINE and dataset.MINE
+torch.save(net(sys.argv[3:]), "embeddings.pt")
+"""
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_torch_hub_leaves_a_program_its_own_modules(
-    program: Path, stage2_run: Path, files: list[Path], net: TrainedNet, first: bool
-) -> None:
-    mine = importlib.import_module("utils") if first else None
-    ready = torch.hub.load(str(ROOT), "style_embedding", source="local", weights=str(stage2_run))
-    assert set(OURS) & sys.modules.keys() <= {"utils"}
-    assert importlib.import_module("utils").MINE == "utils"
-    assert importlib.import_module("dataset").MINE == "dataset"
-    assert mine in (None, sys.modules["utils"])
-    torch.testing.assert_close(ready(files), net(files))
-    for name in ("utils", "dataset"):
-        del sys.modules[name]
+@pytest.mark.parametrize("first", ["import utils", ""])
+def test_torch_hub_leaves_a_program_its_own_modules_of_the_same_names(collection, files, first, tmp_path):
+    stage1(collection, tmp_path / "run", "--arch", "squeezenet1_1", "--epochs", 1)  # a net that any program can make
+    for name, text in {"utils": "MINE = True", "dataset": "MINE = True", "program": first + PROGRAM}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    subprocess.run([sys.executable, "program.py", ROOT, "run", *files], cwd=tmp_path, check=True)
+    torch.testing.assert_close(torch.load(tmp_path / "embeddings.pt"), load(tmp_path / "run")(files))

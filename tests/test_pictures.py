@@ -1,7 +1,5 @@
 """Pictures are decoded once, into a memory map that later runs use, and cropped and centred from there."""
 
-from __future__ import annotations
-
 import os
 import resource
 import shutil
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import TINY, run_elsewhere
+from running import STAGE1, run_elsewhere
 
 import dataset
 from dataset import (
@@ -54,9 +52,7 @@ def decoded(folder: Path) -> torch.Tensor:
 def test_pictures_are_decoded_once_and_what_changes_costs_itself_alone(tmp_path, monkeypatch):
     seen, folder = [], make_folder(tmp_path, range(10))
     expected = decoded(folder)
-    monkeypatch.setattr(
-        dataset, "read_picture", lambda path, least: seen.append(path.name) or read_picture(path, least)
-    )
+    monkeypatch.setattr(dataset, "read_picture", lambda path, side: seen.append(path.name) or read_picture(path, side))
     for _ in range(2):
         assert torch.equal(load(folder), expected) and len(seen) == 10
     make_folder(folder, range(10, 12))
@@ -85,17 +81,16 @@ def test_pictures_that_cannot_be_read_are_named_up_to_twenty_and_counted_or_left
 @pytest.fixture
 def as_nobody() -> Iterator[Path]:
     """A folder with pictures, while this process has no more rights than anybody has."""
-    folder, root = Path(tempfile.mkdtemp()), os.geteuid() == 0
+    folder, owner = Path(tempfile.mkdtemp()), os.geteuid()
+    nobody = -1 if owner else 65534  # -1: all stays as it is
     make_folder(folder / "data", range(10))
     for path in (folder, folder / "data/a/04.png"):
         path.chmod(0o777)
-        os.chown(path, *(65534, 65534) if root else (-1, -1))
+        os.chown(path, nobody, nobody)
     (folder / "data").chmod(0o555)
-    if root:
-        os.setresuid(65534, 65534, 0)
+    os.setresuid(nobody, nobody, -1)
     yield folder
-    if root:
-        os.setresuid(0, 0, 0)
+    os.setresuid(owner, owner, -1)
     (folder / "data").chmod(0o755)
     shutil.rmtree(folder)
 
@@ -119,10 +114,9 @@ def test_a_picture_without_read_rights_is_an_error_that_is_not_remembered(as_nob
 
 
 def test_a_map_that_finds_the_disk_full_is_an_error_and_leaves_nothing(tmp_path):
-    folder, log = make_folder(tmp_path / "data", range(40)), tmp_path / "log"
-    options = ("--data", folder, "--run", tmp_path / "run", *TINY, "--image-size", 224)
+    folder = make_folder(tmp_path / "data", range(40))
     limit = (resource.setrlimit, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-    said = run_elsewhere("classification_net.py", *options, log=log, status=1, before=limit)
+    said = run_elsewhere(STAGE1, folder, tmp_path / "run", "--image-size", 224, status=1, before=limit)
     assert "choose another --cache" in said.splitlines()[-1] and ".pictures" in said.splitlines()[-1]
     assert not list((folder / ".pictures").glob("[!.]*"))
 

@@ -1,6 +1,4 @@
-"""Both stages as a user runs them: what a run leaves behind, stopped and resumed runs, refusals."""
-
-from __future__ import annotations
+"""Both stages as a user runs them: what a run leaves behind and learns, stopped and resumed runs, refusals."""
 
 import json
 import os
@@ -15,40 +13,24 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
+import running
 import torch
-from conftest import CONTENTS, STYLES
-from running import QUIET, SCRIPTS, TINY, assert_same_run, finish, read_rows, run_elsewhere, run_main, start, strike
+from conftest import CONTENTS, STYLES, draw_collection
+from running import STAGE1, STAGE2, assert_same_run, read_rows, run_elsewhere, stage1, stage2, strike
 
-from dataset import load_pictures, predict, read_collection
+import classification_net
+import train
+from dataset import read_collection
 from networks import load_net
-from triplet_network import TripletNet, average_precisions
+from retrieval import evaluate
+from retrieval.embedding import load
+from triplet_network import average_precisions
 from utils import UserError, rate_at
 
-STAGE1, STAGE2 = "classification_net.py", "train.py"
 COLUMNS = {
     1: "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,images_per_second,seconds",
     2: "epoch,train_loss,train_triplet_accuracy,val_loss,val_triplet_accuracy,val_map,lr,images_per_second,seconds",
 }
-CPU = torch.device("cpu")
-
-
-def options_of(script: str, begin: Path, run: Path) -> tuple[object, ...]:
-    """Options like those of the fixtures' runs; `begin` is the data of stage 1, or the run that stage 2 starts from."""
-    if script == STAGE1:
-        return ("--data", begin, "--run", run, "--epochs", 3, *TINY)
-    return ("--stage1", begin, "--run", run, "--epochs", 3, "--batch-size", 8, *QUIET)
-
-
-def stage1(data: Path, run: Path, *options: object) -> list[dict[str, str]]:
-    """Run stage 1 in this process; return the rows of its metrics."""
-    run_main(STAGE1, *options_of(STAGE1, data, run), *options)
-    return read_rows(run / "metrics.csv")
-
-
-def stage2(begin: Path, run: Path, *options: object) -> list[dict[str, str]]:
-    """Run stage 2 in this process; return the rows of its metrics."""
-    run_main(STAGE2, *options_of(STAGE2, begin, run), *options)
-    return read_rows(run / "metrics.csv")
 
 
 @pytest.fixture(params=[STAGE1, STAGE2])
@@ -57,19 +39,12 @@ def finished(request, collection, stage1_run, stage2_run) -> tuple[str, Path, Pa
     return (STAGE1, collection, stage1_run) if request.param == STAGE1 else (STAGE2, stage1_run, stage2_run)
 
 
-@pytest.fixture
-def data(collection, tmp_path) -> Path:
-    """A copy of the collection that may be changed."""
-    return shutil.copytree(collection, tmp_path / "data", ignore=shutil.ignore_patterns(".pictures"))
-
-
 def outputs(run: Path, collection: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """What a run's net makes of the validation pictures, class scores or embeddings, and their styles."""
-    facts, embedding, head = load_net(run)
-    found, squares = load_pictures(read_collection(collection), 32, CPU, None)
+    net, found = load(run), read_collection(collection)
     rows = found.rows("val")
-    net = torch.nn.Sequential(embedding, head) if head else TripletNet(embedding, 0.25).branch
-    return predict(net, squares, rows, CPU, 32, facts["colours"]), torch.from_numpy(found.style[rows])
+    pictures = [collection / found.paths[row] for row in rows]
+    return net.scores(pictures) if net.head else net(pictures), torch.from_numpy(found.style[rows])
 
 
 # What a run leaves behind.
@@ -109,36 +84,22 @@ def test_the_rate_warms_up_in_equal_steps_and_falls_as_half_a_cosine(stage1_run)
     assert [float(row["lr"]) for row in read_rows(stage1_run / "metrics.csv")] == pytest.approx(expected, rel=1e-4)
 
 
-def test_plain_takes_back_every_departure_and_stage_2_keeps_stage_1s_split_label_and_net(collection, tmp_path):
+def test_plain_takes_back_every_departure_and_stage_2_keeps_stage_1s_split_label_and_net(
+    collection, stage1_run, tmp_path
+):
     first = stage1(collection, tmp_path / "1", "--plain", "--split-seed", 5, "--label", "content")
     second = stage2(tmp_path / "1", tmp_path / "2", "--plain")
     assert {row["lr"] for row in first + second} == {"0.001"}
-    for number, script in enumerate(SCRIPTS.values(), 1):
+    for number, script in enumerate((classification_net, train), 1):
         config = json.loads((tmp_path / str(number) / "config.json").read_text())
         assert config["departures"] == {name: plain for name, (_, plain) in script.DEPARTURES.items()}
     assert read_rows(tmp_path / "1/split.csv") == read_rows(tmp_path / "2/split.csv")
     facts, embedding, _ = load_net(tmp_path / "2")
-    assert facts["colours"] == "unit" and facts["dropout"] is None and embedding.backbone[5].p == 0.2
+    assert facts["colours"] == "unit" and facts["dropout"] is None
+    assert embedding.backbone[5].p == 0.2 and load_net(stage1_run)[1].backbone[5].p == 0, "by default there is none"
     assert facts["label"] == "content" and facts["classes"] == sorted(CONTENTS)
     assert stage2(tmp_path / "1", tmp_path / "again", "--plain") == second, "dropout is drawn by the seed too"
     assert stage2(tmp_path / "1", tmp_path / "other", "--plain", "--seed", 1) != second
-
-
-def test_keep_best_keeps_the_weights_of_the_best_epoch(collection, tmp_path):
-    rows = stage1(collection, tmp_path / "run", "--keep", "best", "--epochs", 6, "--lr", 0.03)
-    accuracies = [float(row["val_accuracy"]) for row in rows]
-    best = accuracies.index(max(accuracies)) + 1
-    assert load_net(tmp_path / "run")[0]["epoch"] == best < 6, "otherwise this shows nothing"
-    loss = torch.nn.functional.cross_entropy(*outputs(tmp_path / "run", collection)).item()
-    assert loss == pytest.approx(float(rows[best - 1]["val_loss"]), rel=1e-3)
-
-
-def test_stage_2_takes_its_triplets_from_files(stage1_run, collection, tmp_path):
-    for split in ("train", "val"):
-        rows = read_collection(collection).rows(split).tolist()
-        (tmp_path / split).write_text("".join(f"{a} {rows[-1]} {rows[1]}\n" for a in rows[2:-1]))
-    rows = stage2(stage1_run, tmp_path / "run", "--triplets", tmp_path / "train", tmp_path / "val")
-    assert 0 < float(rows[0]["val_triplet_accuracy"]) <= 1
 
 
 def test_sizes_that_differ_tenfold_and_too_little_for_stage_2_are_said(data, tmp_path, capsys):
@@ -152,6 +113,25 @@ def test_sizes_that_differ_tenfold_and_too_little_for_stage_2_are_said(data, tmp
     assert said.splitlines()[-1].startswith(f"next: python train.py --stage1 {tmp_path / 'run'}")
 
 
+# The defaults learn.
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_styles_of_new_pictures_are_told_and_stage_2_makes_distance_mean_style_across_contents(tmp_path, seed):
+    data, runs = draw_collection(tmp_path / "data", per_cell=30), [tmp_path / "1", tmp_path / "2"]
+    common = ("--seed", seed, "--batch-size", 16)
+    rows = stage1(data, runs[0], *common, "--lr", 0.01)
+    assert float(rows[-1]["val_accuracy"]) > 0.6, "chance is 0.33"
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    rows = stage2(*runs, *common, "--epochs", 10, "--lr", 0.003)
+    assert float(rows[-1]["val_triplet_accuracy"]) > 0.85, "chance is 0.5"
+    assert float(rows[-1]["train_loss"]) < 0.15, "a loss at the margin, 0.2, is a collapse"
+    running.run_main(evaluate, *runs, "--device", "cpu")
+    metrics = [json.loads((run / "evaluation/metrics.json").read_text()) for run in runs]
+    before, after = (one["map_cross_content"] for one in metrics)
+    assert after > before + 0.1, "stage 2 should bring a style's pictures of other contents nearer"
+
+
 # Stopped and resumed: the same numbers.
 
 
@@ -159,33 +139,36 @@ def test_sizes_that_differ_tenfold_and_too_little_for_stage_2_are_said(data, tmp
 def test_killed_anywhere_and_resumed_it_ends_as_if_never_touched(finished, place, times, tmp_path):
     """In the middle of the second epoch; and in the first save, before weights.pt, before resume.pt, and after it."""
     script, begin, untouched = finished
-    options, log = options_of(script, begin, tmp_path / "run"), tmp_path / "log"
-    run_elsewhere(script, *options, log=log, status=-signal.SIGKILL, before=(strike, place, times, signal.SIGKILL))
-    run_elsewhere(script, *options, "--resume", log=log)
-    assert_same_run(tmp_path / "run", untouched)
-    assert not list((tmp_path / "run").glob(".*.part"))
+    run, kill = tmp_path / "run", (strike, place, times, signal.SIGKILL)
+    run_elsewhere(script, begin, run, status=-signal.SIGKILL, before=kill)
+    run_elsewhere(script, begin, run, "--resume")
+    assert_same_run(run, untouched)
+    assert not list(run.glob(".*.part"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_a_run_with_one_line_that_says_where_it_goes_on(finished, number, tmp_path):
     script, begin, untouched = finished
-    options, log = options_of(script, begin, tmp_path / "run"), tmp_path / "log"
-    said = run_elsewhere(script, *options, log=log, status=128 + number, before=(strike, "step", 14, number))
+    said = run_elsewhere(script, begin, tmp_path / "run", status=128 + number, before=(strike, "step", 14, number))
     assert said.splitlines()[-1] == f"{script}: stopped; the same command with --resume goes on after epoch 1"
     for _ in range(2):  # the second time it is finished, and stays as it is
-        assert "going on after epoch" in run_elsewhere(script, *options, "--resume", log=log)
+        assert "going on after epoch" in run_elsewhere(script, begin, tmp_path / "run", "--resume")
         assert_same_run(tmp_path / "run", untouched)
 
 
-def test_stopped_twice_with_the_best_weights_kept_it_ends_the_same(collection, tmp_path):
-    common = ("--keep", "best", "--epochs", 5, "--lr", 0.03)
-    stage1(collection, tmp_path / "whole", *common)
-    options, log = (*options_of(STAGE1, collection, tmp_path / "run"), *common, "--resume"), tmp_path / "log"
+def test_keep_best_keeps_the_weights_of_the_best_epoch_stopped_twice_or_not(collection, tmp_path):
+    options, whole, run = ("--keep", "best", "--epochs", 6, "--lr", 0.03), tmp_path / "whole", tmp_path / "run"
+    rows = stage1(collection, whole, *options)
+    accuracies = [float(row["val_accuracy"]) for row in rows]
+    best = accuracies.index(max(accuracies)) + 1
+    assert load_net(whole)[0]["epoch"] == best < 6, "otherwise this shows nothing"
+    loss = torch.nn.functional.cross_entropy(*outputs(whole, collection)).item()
+    assert loss == pytest.approx(float(rows[best - 1]["val_loss"]), rel=1e-3)
     for times in (14, 23):
-        before = (strike, "step", times, signal.SIGTERM)
-        run_elsewhere(STAGE1, *options, log=log, status=128 + signal.SIGTERM, before=before)
-    run_main(STAGE1, *options)
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+        stop, status = (strike, "step", times, signal.SIGTERM), 128 + signal.SIGTERM
+        run_elsewhere(STAGE1, collection, run, *options, "--resume", status=status, before=stop)
+    stage1(collection, run, *options, "--resume")
+    assert_same_run(run, whole)
 
 
 # Circumstances that end no run.
@@ -220,8 +203,7 @@ def refuse_locks() -> None:
 
 @pytest.mark.parametrize("circumstance", [ignore_hangup, close_output, lose_output, refuse_locks])
 def test_a_run_goes_through(circumstance, collection, stage1_run, tmp_path):
-    options, log = options_of(STAGE1, collection, tmp_path / "run"), tmp_path / "log"
-    said = run_elsewhere(STAGE1, *options, log=log, before=(circumstance,))
+    said = run_elsewhere(STAGE1, collection, tmp_path / "run", before=(circumstance,))
     assert_same_run(tmp_path / "run", stage1_run)
     assert ("without locks" in said) == (circumstance is refuse_locks)
 
@@ -230,8 +212,8 @@ def test_names_of_any_bytes_and_a_launchers_leftovers_go_through_both_stages(dat
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     os.rename(os.fsencode(data / "noise"), os.fsencode(data) + b"/br\xfbit\r")  # noqa: PTH104
-    run_elsewhere(STAGE1, *options_of(STAGE1, data, tmp_path / "1"), log=tmp_path / "log")
-    run_elsewhere(STAGE2, *options_of(STAGE2, tmp_path / "1", tmp_path / "2"), log=tmp_path / "log")
+    run_elsewhere(STAGE1, data, tmp_path / "1")
+    run_elsewhere(STAGE2, tmp_path / "1", tmp_path / "2")
     assert load_net(tmp_path / "2")[0]["classes"][0] == "br\udcfbit\r"
 
 
@@ -253,37 +235,37 @@ def test_a_run_goes_on_with_its_own_options_and_data_alone(data, tmp_path):
 
 
 def test_a_folder_in_which_another_process_trains_is_refused(collection, tmp_path):
-    options, log = options_of(STAGE1, collection, tmp_path / "run"), tmp_path / "log"
-    process = start(STAGE1, options, log, strike, "step", 12, signal.SIGSTOP)
-    while not (tmp_path / "run/resume.pt").exists() or Path(f"/proc/{process.pid}/stat").read_text().split()[2] != "T":
+    run, log = tmp_path / "run", tmp_path / "log"
+    options = running.options_of(STAGE1, collection, run)
+    process = running.start(STAGE1, options, log, (strike, "step", 12, signal.SIGSTOP))
+    while not (run / "resume.pt").exists() or Path(f"/proc/{process.pid}/stat").read_text().split()[2] != "T":
         time.sleep(0.01)
     with pytest.raises(UserError, match="another process trains in it"):
-        stage1(collection, tmp_path / "run", "--resume")
+        stage1(collection, run, "--resume")
     os.kill(process.pid, signal.SIGCONT)
-    finish(process, log)
+    running.finish(process, log)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_without_weights(collection, tmp_path):
-    options, log = (*options_of(STAGE1, collection, tmp_path / "run"), "--plain", "--lr", "1e30"), tmp_path / "log"
-    said = run_elsewhere(STAGE1, *options, log=log, status=1).splitlines()[-1]
+    said = run_elsewhere(STAGE1, collection, tmp_path / "run", "--plain", "--lr", 1e30, status=1).splitlines()[-1]
     assert "the loss is not finite in epoch 1" in said and "smaller --lr" in said
     assert not (tmp_path / "run/weights.pt").exists()
 
 
 def test_a_full_disk_ends_the_run_and_it_goes_on_later(collection, stage1_run, tmp_path):
-    options, log = options_of(STAGE1, collection, tmp_path / "run"), tmp_path / "log"
-    limit = (resource.setrlimit, resource.RLIMIT_FSIZE, ((stage1_run / "resume.pt").stat().st_size - 1,) * 2)
-    said = run_elsewhere(STAGE1, *options, log=log, status=1, before=limit)
-    assert f"File too large: '{tmp_path / 'run/resume.pt'}'" in said.splitlines()[-1]
-    assert (tmp_path / "run/weights.pt").exists() and not list((tmp_path / "run").glob(".*.part"))
-    run_elsewhere(STAGE1, *options, "--resume", log=log)
-    assert_same_run(tmp_path / "run", stage1_run)
+    run, size = tmp_path / "run", (stage1_run / "resume.pt").stat().st_size - 1
+    limit = (resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
+    said = run_elsewhere(STAGE1, collection, run, status=1, before=limit)
+    assert f"File too large: '{run / 'resume.pt'}'" in said.splitlines()[-1]
+    assert (run / "weights.pt").exists() and not list(run.glob(".*.part"))
+    stage1(collection, run, "--resume")
+    assert_same_run(run, stage1_run)
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--data", "nowhere"), r"--data nowhere: is no folder\..*bam\.harvest.*standin"),
+        (("--data", "nowhere"), r"--data nowhere: is no folder; .*bam\.harvest.*standin"),
         (("--arch", "alexnot"), "--arch alexnot: torchvision has no such classifier"),
         (("--arch", "alexnet"), "--image-size 32: does not fit the net"),
         (("--label", "content", "--data", "flat"), "--data .*flat: takes two contents at least"),
@@ -304,14 +286,10 @@ def test_what_users_get_wrong_is_said(options, says, data, tmp_path, monkeypatch
     assert not (tmp_path / "run").exists()
 
 
-def test_a_stage_1_that_is_missing_damaged_or_of_other_classes_is_refused(stage1_run, tmp_path):
+def test_a_stage_1_that_is_missing_or_of_other_classes_is_refused(stage1_run, tmp_path):
     with pytest.raises(UserError, match=r"nowhere: has no weights\.pt; first train it"):
         stage2(tmp_path / "nowhere", tmp_path / "2")
     file = shutil.copytree(stage1_run, tmp_path / "1") / "weights.pt"
     torch.save({**torch.load(file, weights_only=True), "classes": ["gradient", "noise", "wood"]}, file)
     with pytest.raises(UserError, match="knows gradient, noise, wood; .* has gradient, noise, stripes"):
         stage2(tmp_path / "1", tmp_path / "2")
-    for content in (file.read_bytes()[:9000], b"", b"no weights"):
-        file.write_bytes(content)
-        with pytest.raises(UserError, match=r"weights\.pt: is damaged, or no file of weights"):
-            stage2(tmp_path / "1", tmp_path / "2")

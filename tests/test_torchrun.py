@@ -1,18 +1,12 @@
 """Several processes (Gloo, on the CPU) train as one does."""
 
-from __future__ import annotations
-
 import os
 import socket
 from pathlib import Path
 
 import pytest
 import torch
-from running import QUIET, TINY, finish, read_rows, run_main, start
-
-EPOCHS = ("--epochs", 3)
-STAGE1 = (*TINY, "--arch", "smooth")
-STAGE2 = ("--batch-size", 9, *QUIET)
+from running import STAGE1, STAGE2, finish, options_of, read_rows, stage1, stage2, start
 
 
 def become(rank: int, port: int) -> None:
@@ -21,12 +15,12 @@ def become(rank: int, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
-def run_two(script: str, folder: Path, *options: object) -> list[str]:
+def run_two(script: str, begin: Path, run: Path, *options: object) -> list[str]:
     """Run a script in two processes; return what each said."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    logs = [folder / f"log {rank}" for rank in range(2)]
-    processes = [start(script, options, log, become, rank, port) for rank, log in enumerate(logs)]
+    logs, options = [run.with_name(f"log {rank}") for rank in range(2)], (*options_of(script, begin, run), *options)
+    processes = [start(script, options, log, (become, rank, port)) for rank, log in enumerate(logs)]
     return [finish(process, log) for process, log in zip(processes, logs, strict=True)]
 
 
@@ -44,11 +38,11 @@ def assert_close(run: Path, other: Path) -> None:
 
 
 def test_two_processes_train_both_stages_like_one_and_the_first_alone_speaks(collection, tmp_path):
-    run_main("classification_net.py", "--data", collection, "--run", tmp_path / "1", *EPOCHS, *STAGE1)
-    run_main("train.py", "--stage1", tmp_path / "1", "--run", tmp_path / "2", *EPOCHS, *STAGE2)
-    data, ours = ("--data", collection), (tmp_path / "two 1", tmp_path / "two 2")
-    said = run_two("classification_net.py", tmp_path, *data, "--run", ours[0], *EPOCHS, *STAGE1)
+    one, two = ([tmp_path / f"{processes} {stage}" for stage in "12"] for processes in ("one", "two"))
+    stage1(collection, one[0], "--arch", "smooth")
+    stage2(*one, "--batch-size", 9)
+    said = run_two(STAGE1, collection, two[0], "--arch", "smooth")
     assert said[0].count("epoch 1 ") == 1 and "epoch" not in said[1] and "done:" not in said[1]
-    assert_close(ours[0], tmp_path / "1")
-    run_two("train.py", tmp_path, "--stage1", tmp_path / "1", "--run", ours[1], *EPOCHS, *STAGE2)
-    assert_close(ours[1], tmp_path / "2")
+    assert_close(two[0], one[0])
+    run_two(STAGE2, one[0], two[1], "--batch-size", 9)
+    assert_close(two[1], one[1])

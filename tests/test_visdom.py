@@ -1,7 +1,5 @@
 """What somebody sees in Visdom, read back from real servers; whatever becomes of these, training goes on."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
@@ -13,21 +11,25 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 import torch
+from running import run_main, stage1
 from torch import nn
 
 import classification_net
 import train
+from retrieval import evaluate
 from utils import Run, rate_at
 
-STAGES = {1: (classification_net, "val_accuracy"), 2: (train, "val_map")}
+SCRIPTS = {1: classification_net, 2: train}
+SCORES = {1: "val_accuracy", 2: "val_map"}
+NET = nn.ModuleDict({"embedding": nn.Linear(1, 1)})
+PARTS = NET, torch.optim.SGD(NET.parameters()), torch.amp.GradScaler("cpu", enabled=False)
 
 
 class Server:
@@ -56,8 +58,9 @@ class Server:
         self.process.wait()
 
     def ask(self, path: str, **content: object) -> str:
-        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(content).encode() if content else None)
-        return urllib.request.urlopen(request, timeout=20).read().decode()
+        answer = requests.request("POST" if content else "GET", f"{self.url}/{path}", json=content, timeout=20)
+        answer.raise_for_status()
+        return answer.text
 
     def windows(self, env: str) -> dict[str, dict]:
         """The windows of an environment, by title."""
@@ -76,43 +79,32 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def begin(folder: Path, url: str, *options: object, stage: int = 1, epochs: int = 3) -> Run:
     """A run before its first step, shown at a server."""
-    script, score = STAGES[stage]
     words = ["--run", folder, "--visdom-server", url, "--epochs", epochs, *options]
-    args = script.get_parser().parse_args([str(word) for word in words])
+    args = SCRIPTS[stage].get_parser().parse_args([str(word) for word in words])
     data = {"folder": "/data/bam", "pictures": {"train": 96800, "val": 12100}, "fingerprint": "f00d"}
-    facts = {
-        "net": {"stage": stage},
-        "departures": {name: columns[args.plain] for name, columns in script.DEPARTURES.items()},
-        "data": data,
-    }
-    run = Run(args, facts, [("a.jpg", "train")], score)
-    run.restore(*parts())
+    departures = {name: ours for name, (ours, _) in SCRIPTS[stage].DEPARTURES.items()}
+    facts = {"net": {"stage": stage}, "departures": departures, "data": data}
+    run = Run(args, facts, [("a.jpg", "train")], SCORES[stage])
+    run.began, run.seconds = time.monotonic(), 1.0
+    run.restore(*PARTS)
     return run
 
 
-def parts() -> tuple[nn.Module, torch.optim.Optimizer, torch.amp.GradScaler]:
-    net = nn.ModuleDict({"embedding": nn.Linear(1, 1)})
-    return net, torch.optim.SGD(net.parameters()), torch.amp.GradScaler("cpu", enabled=False)
-
-
-def take_steps(run: Run, steps: int, in_epoch: int = 10, shown: bool = True) -> None:
+def take_steps(run: Run, steps: int, in_epoch: int = 10) -> None:
     """Steps whose losses are their numbers in the run, from 1; what they lead to is shown at once."""
-    run.epoch_steps, run.recent, run.sums = in_epoch, [], torch.zeros(3, dtype=torch.float64)
-    run.began, run.seconds, run.curves.next = time.monotonic(), 1.0, math.inf
-    *numbers, last = torch.arange(len(run.losses) + 1, len(run.losses) + steps + 1).float().split(1)
-    for number in numbers:
-        run.note(number, torch.tensor([True]))
-    run.curves.next = 0.0 if shown else math.inf
-    run.note(last, torch.tensor([True]))
+    run.epoch_steps, run.curves.next = in_epoch, math.inf
+    for number in range(len(run.losses) + 1, len(run.losses) + steps + 1):
+        run.note(torch.tensor([float(number)]), torch.tensor([True]))
     run.look()
+    run.curves.next = 0.0
+    run.curves.show()
 
 
 def end_epoch(run: Run, value: float) -> None:
     """An epoch that ends with `value` in all columns."""
     run.sums, run.curves.next = torch.tensor([value, value, 1.0], dtype=torch.float64), 0.0
-    run.began, run.seconds = time.monotonic(), 1.0
     right = "val_accuracy" if run.score == "val_accuracy" else "val_triplet_accuracy"
-    run.end_epoch({"val_loss": value, right: value, run.score: value}, value, 1, *parts())
+    run.end_epoch(dict.fromkeys(("val_loss", right, run.score), value), value, 1, *PARTS)
 
 
 @pytest.mark.parametrize("steps", [10, 1000, 1001, 12_345, 100_000])
@@ -131,7 +123,7 @@ def test_the_batch_loss_is_of_one_width_from_the_first_step_to_the_last(server, 
 def test_a_page_that_is_opened_before_the_first_step_has_the_run_in_it(server, tmp_path, capsys):
     begin(tmp_path / "Größe 1" / "运行", server.url, "--lr", 0.07)
     (page,) = re.findall(r"visdom: (\S+), beside other runs in \S+/all\n", capsys.readouterr().out)
-    assert page == f"{server.url}/env/Größe-1-运行" and server.ask(urllib.parse.quote("env/Größe-1-运行"))
+    assert page == f"{server.url}/env/Größe-1-运行" and server.ask("env/Größe-1-运行")
     (window,) = server.windows("Größe-1-运行").values()
     texts = str(tmp_path / "Größe 1" / "运行"), "is in epoch 1 of 3", "lr 0.07", "/data/bam", "96800"
     assert all(text in window["content"] for text in texts)
@@ -186,24 +178,27 @@ def test_environments_are_named_after_the_end_of_the_path_and_longer_only_where_
     assert begin(tmp_path / "c", server.url, "--env", "mine").curves.env == "mine"
 
 
-def test_axes_say_what_they_show_and_the_learning_rate_its_warm_up(server, tmp_path):
-    run = begin(tmp_path / "axes" / "run", server.url)
-    take_steps(run, 10, in_epoch=100)
-    end_epoch(run, 0.5)
-    layouts = {title: one["content"]["layout"] for title, one in server.windows("axes-run").items() if title != "run"}
+def test_a_run_and_its_evaluation_stand_in_one_environment_whose_axes_say_what_they_show(server, collection, tmp_path):
+    run = tmp_path / "whole" / "run"
+    rows = stage1(collection, run, "--visdom", "--visdom-server", server.url)
+    run_main(evaluate, run, "--device", "cpu")
+    windows = server.windows("whole-run")
+    assert "map_cross_content" in windows.pop("evaluation")["content"] and "is done" in windows.pop("run")["content"]
+    layouts = {title: window["content"]["layout"] for title, window in windows.items()}
     assert all(layout["xaxis"]["title"] and layout["yaxis"]["title"] for layout in layouts.values())
     assert layouts["loss"]["xaxis"]["type"] == "category"  # whole numbers only
     assert layouts["learning rate"]["yaxis"]["rangemode"] == "tozero"
-    rates = [rate_at(step, 300, 0.001, 100, "cosine") for step in range(10)]
-    assert server.curves("axes-run", "learning rate")["lr"] == (list(range(1, 11)), pytest.approx(rates, rel=1e-5))
+    for name in ("train_loss", "val_loss"):
+        assert server.curves("whole-run", "loss")[name] == ([1, 2, 3], [float(row[name]) for row in rows])
+    rates = [rate_at(step, 27, 0.001, 100, "cosine") for step in range(27)]  # from the first step of the warm-up on
+    assert server.curves("whole-run", "learning rate")["lr"] == (list(range(1, 28)), pytest.approx(rates, rel=1e-5))
 
 
 def test_drawing_takes_a_hundredth_of_the_time_and_150_kilobytes(server, tmp_path):
     run, sizes = begin(tmp_path / "long" / "run", server.url, epochs=51), []
-    for epoch in range(1, 51):
-        take_steps(run, 1500, in_epoch=1500, shown=False)
-        run.history.append({"epoch": epoch, "train_loss": 1 / 3, "val_loss": 1 / 3, run.score: 1 / 3})
-    run.best, run.curves.next = run.history[-1], 0.0
+    take_steps(run, 50 * 1500, in_epoch=1500)
+    run.best = {"epoch": 50, "train_loss": 1 / 3, "val_loss": 1 / 3, run.score: 1 / 3}
+    run.history, run.curves.next = [{**run.best, "epoch": epoch} for epoch in range(1, 51)], 0.0
     run.curves.client.session.hooks["response"].append(lambda answer, **_: sizes.append(len(answer.request.body)))
     began = time.monotonic()
     run.curves.show()
@@ -228,31 +223,26 @@ def test_a_server_that_is_killed_and_comes_back_empty_gets_all(tmp_path, capsys)
     server.kill()
 
 
-def test_a_server_that_never_answers_costs_two_seconds_and_is_left_alone_for_minutes(tmp_path, capsys):
-    with socket.create_server(("127.0.0.1", 0)) as stalled:
-        run = begin(tmp_path / "run", f"http://localhost:{stalled.getsockname()[1]}")
-        run.curves.next, began = 0.0, time.monotonic()
-        run.curves.show()
-        assert time.monotonic() - began < 4 and run.curves.next - began > 100
-        assert capsys.readouterr().out.count("timed out") == 1
-
-
 class Page(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n<html>")
 
 
-def test_the_real_reason_is_said_once_where_there_is_no_visdom(server, tmp_path, capsys):
-    page = HTTPServer(("127.0.0.1", 0), Page)
+def test_the_real_reason_is_said_once_where_there_is_no_visdom_and_waiting_costs_two_seconds(server, tmp_path, capsys):
+    page, stalled = HTTPServer(("127.0.0.1", 0), Page), socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=page.serve_forever, daemon=True).start()
     reasons = {
         f"http://localhost:{server.port}": "status 404: it wants a login, has another path",
         f"http://localhost:{page.server_port}": "it is no Visdom",
         "http://no-such-host.invalid": "[Nn]ame|resol",
         "http://localhost:99999": "[Pp]ort",
+        f"http://localhost:{stalled.getsockname()[1]}": "timed out",
     }
     for url, reason in reasons.items():
-        take_steps(begin(tmp_path / reason[:9], url), 10)
+        run, began = begin(tmp_path / reason[:9], url), time.monotonic()
+        take_steps(run, 10)
         (line,) = re.findall("visdom: .*", capsys.readouterr().out)
         assert re.search(f"no curves at {url}.*: .*({reason})", line) and "visdom.server" not in line
+    assert time.monotonic() - began < 4 and run.curves.next - began > 100, "it is left alone for minutes"
     page.server_close()
+    stalled.close()
