@@ -84,6 +84,11 @@ def test_runs_on_different_pictures_are_not_compared_and_one_dimension_is_evalua
     assert measure(tmp_path / "out", other_run) and (tmp_path / "out/run/tsne.png").exists()
 
 
+def test_runs_of_one_name_get_folders_of_their_own(stage1_run, tmp_path):
+    runs = [shutil.copytree(stage1_run, tmp_path / place / "runs/stage1") for place in "ab"]
+    assert len(measure(tmp_path / "out", *runs)) == 2
+
+
 def test_a_list_of_triplets_is_trained_on_and_is_for_all_runs(collection, stage1_run, tmp_path, capsys):
     split, file = read_collection(collection), tmp_path / "list.txt"
     rows = [split.rows(name).tolist() for name in ("train", "val", "test")]

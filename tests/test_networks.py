@@ -77,7 +77,7 @@ def test_two_streams_begin_apart_colours_at_the_middle_and_textures_without_colo
 # Weights from elsewhere.
 
 
-KINDS = ["torchvision", "DataParallel", "Lightning", "run", "run folder", "re-implementation", "old"]
+KINDS = ["torchvision", "DataParallel", "Lightning", "run", "run folder", "re-implementation", "its triplet net", "old"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,13 +92,14 @@ def test_weights_are_taken_from_the_files_that_people_have(kind, tmp_path: Path)
         "run": {"stage": 1, "embedding": source.state_dict(), "head": {}},
         "run folder": {"stage": 2, "embedding": source.state_dict()},
         "re-implementation": {"epoch": 3, "state_dict": {**renamed, "module.fc.0.weight": torch.zeros(1)}},
+        "its triplet net": {name.replace("module", "module.embeddingnet"): value for name, value in renamed.items()},
         "old": {name: value for name, value in backbone.items() if "tracked" not in name},
     }[kind]
     torch.save(content, file)
     load_weights(net, str(tmp_path if "folder" in kind else file), "tiny")
     assert all(map(torch.equal, net.backbone.parameters(), source.backbone.parameters()))
     same = torch.equal(net.bottleneck.weight, source.bottleneck.weight)
-    assert same == (kind in ("run", "run folder", "re-implementation"))
+    assert same == (kind in ("run", "run folder", "re-implementation", "its triplet net"))
 
 
 @pytest.mark.parametrize("content", [{"0.weight": torch.zeros(3)}, {"a": 1}, {}, [1, 2]])

@@ -267,6 +267,7 @@ def test_a_full_disk_ends_the_run_and_it_goes_on_later(collection, stage1_run, t
     [
         (("--data", "nowhere"), r"--data nowhere: is no folder; .*bam\.harvest.*standin"),
         (("--arch", "alexnot"), "--arch alexnot: torchvision has no such classifier"),
+        (("--arch", "fcn_resnet50"), "--arch fcn_resnet50: torchvision has no such classifier"),
         (("--arch", "alexnet"), "--image-size 32: does not fit the net"),
         (("--label", "content", "--data", "flat"), "--data .*flat: takes two contents at least"),
         (("--amp", "fp16"), "--amp fp16: needs a GPU"),
@@ -286,10 +287,14 @@ def test_what_users_get_wrong_is_said(options, says, data, tmp_path, monkeypatch
     assert not (tmp_path / "run").exists()
 
 
-def test_a_stage_1_that_is_missing_or_of_other_classes_is_refused(stage1_run, tmp_path):
+def test_a_stage_1_that_is_missing_or_another_is_refused(stage1_run, stage2_run, tmp_path):
     with pytest.raises(UserError, match=r"nowhere: has no weights\.pt; first train it"):
         stage2(tmp_path / "nowhere", tmp_path / "2")
     file = shutil.copytree(stage1_run, tmp_path / "1") / "weights.pt"
-    torch.save({**torch.load(file, weights_only=True), "classes": ["gradient", "noise", "wood"]}, file)
+    weights = torch.load(file, weights_only=True)
+    torch.save({**weights, "colours": "unit"}, file)
+    with pytest.raises(UserError, match="began from another --stage1; give that"):
+        stage2(tmp_path / "1", shutil.copytree(stage2_run, tmp_path / "2"), "--resume")
+    torch.save({**weights, "classes": ["gradient", "noise", "wood"]}, file)
     with pytest.raises(UserError, match="knows gradient, noise, wood; .* has gradient, noise, stripes"):
-        stage2(tmp_path / "1", tmp_path / "2")
+        stage2(tmp_path / "1", tmp_path / "3")
