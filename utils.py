@@ -39,9 +39,7 @@ CONFIG, SPLIT, METRICS, WEIGHTS, RESUME = "config.json", "split.csv", "metrics.c
 FREE = {"run", "resume", "data", "stage1", "cache", "device", "amp", "compile"}
 FREE |= {"visdom", "visdom_server", "visdom_port", "env"}
 SAVING_SHARE, SHOWING_SHARE = 0.05, 0.01  # of the time, at most, that goes into checkpoints and into Visdom
-NOT_FINITE = (
-    "the loss is not finite in epoch {}; {} keeps what was saved before; try a smaller --lr, or --amp off, in a new run"
-)
+NOT_FINITE = "the loss is not finite in epoch {}; {} keeps what was saved; try a smaller --lr or --amp off in a new run"
 ADVICE = "; `python -m visdom.server -bind_local` starts one (the first start needs internet), "
 ADVICE += "`ssh -R 8097:localhost:8097 gpu-box` lends gpu-box the one on your own machine"
 
@@ -183,10 +181,7 @@ def stage_parser(description: str, run: str, epochs: int) -> argparse.ArgumentPa
 
 
 def rate_at(step: int, steps: int, peak: float, warm_up: int, decay: str) -> float:
-    """The learning rate at a step of the run, from 0: linear warm-up, a tenth of the run at most, then half a cosine.
-
-    With `decay` "none" it stays at `peak`.
-    """
+    """The learning rate at a step of the run, from 0: linear warm-up, a tenth of the run at most, then half a cosine."""
     warm_up = min(warm_up, steps // 10)
     if step < warm_up:
         return peak * (step + 1) / warm_up
@@ -225,8 +220,7 @@ def wrap(net: nn.Module, device: torch.device, compiled: bool) -> nn.Module:
 def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
     """Turn --device and --amp into this process's device and the type that it trains in; join the other processes.
 
-    Raises `UserError` for a GPU that is missing, busy, or too old for this torch; `auto` takes the CPU if there is none,
-    and mixed precision where the device has units for it.
+    `auto` takes a GPU if there is one, and mixed precision where the device has units for it. Raises `UserError`.
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 is float32 on every card
     torch.backends.cudnn.deterministic = True  # the same numbers for the same seed
@@ -271,9 +265,7 @@ class Run:
     split.csv. `score` names the column of metrics.csv that tells the best epoch.
     """
 
-    def __init__(
-        self, args: argparse.Namespace, facts: dict[str, Any], split: Iterable[Sequence[str]], score: str
-    ) -> None:
+    def __init__(self, args: argparse.Namespace, facts: dict[str, Any], split: Iterable, score: str) -> None:
         """Make the folder of a new run, or see that it holds this run. Raises `UserError`."""
         self.args, self.folder, self.facts, self.score = args, args.run, facts, score
         self.history: list[dict[str, float]] = []
@@ -370,15 +362,13 @@ class Run:
         due = began > self.next_save or epoch in (1, self.args.epochs)
         if better if self.args.keep == "best" else due:
             weights = {name: part.state_dict() for name, part in self.parts["net"].named_children()}
-            weights = {**self.facts["net"], "epoch": epoch, **tree_map_only(Tensor, Tensor.cpu, weights)}
+            weights = tree_map_only(Tensor, Tensor.cpu, {**self.facts["net"], "epoch": epoch, **weights})
             write_whole(self.folder / WEIGHTS, lambda file: torch.save(weights, file))
         if due:  # after the weights: a kill in between has this epoch come again, with the same ones
-            state = {name: part.state_dict() for name, part in self.parts.items()}
-            state = tree_map_only(Tensor, Tensor.cpu, state)
-            state |= {name: vars(self)[name] for name in ("history", "losses", "epoch_steps")}
+            state = {name: vars(self)[name] for name in ("history", "losses", "epoch_steps")}
+            state |= tree_map_only(Tensor, Tensor.cpu, {name: part.state_dict() for name, part in self.parts.items()})
             write_whole(self.folder / RESUME, lambda file: torch.save(state, file))
-            ended = time.monotonic()
-            self.next_save = ended + (ended - began) / SAVING_SHARE
+            self.next_save = time.monotonic() + (time.monotonic() - began) / SAVING_SHARE
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), "(best)" * better)
         self.curves.show()
 
@@ -390,10 +380,9 @@ class Curves:
     """
 
     def __init__(self, run: Run) -> None:
-        self.run, self.client, self.env, self.next, self.said = run, None, "", 0.0, set()
+        self.run, self.client, self.next, self.said = run, None, 0.0, set()
         self.title = f"<b>{escape(f'{platform.node()}:{run.folder.resolve()}')}</b>"
-        server, port = run.args.visdom_server, run.args.visdom_port
-        self.address = re.sub(r"^((?:\w+://)?[^/:]+)(?=/|$)", rf"\1:{port}", server).rstrip("/")
+        self.address = re.sub(r"(//[^/:]+)(?=/|$)", rf"\1:{run.args.visdom_port}", run.args.visdom_server).rstrip("/")
 
     def show(self) -> None:
         """Draw the run, if that takes little of the time. Whatever goes wrong is one line, said once."""
@@ -440,13 +429,12 @@ class Curves:
         client = Client(server, None, port, path, env="all", raise_exceptions=True, use_incoming_socket=False)
         if client.win_exists("run") is None:
             raise UserError("it is no Visdom")
-        if not self.env:
-            folders, env = self.run.folder.resolve().parts[1:], self.run.args.env
-            names = ["-".join(folders[-2:]), "-".join(folders[-3:])] if env is None else [env]
-            names = [re.sub(r"[\W_]+", "-", name)[-80:].strip("-") for name in names]
-            names.append(f"{names[-1]}-{hashlib.sha256(self.title.encode()).hexdigest()[:4]}")
-            self.env = next(name for name in names if self.title in (client.text_in("run", name) or self.title))
-            print(f"visdom: {self.address}/env/{self.env}, beside other runs in {self.address}/env/all")
+        folder, env = self.run.folder.resolve(), self.run.args.env
+        names = [env] if env else ["-".join(folder.parts[-count:]) for count in (2, 3)]
+        names = [re.sub(r"[\W_]+", "-", name)[-80:].strip("-") for name in names]
+        names.append(f"{names[-1]}-{hashlib.sha256(self.title.encode()).hexdigest()[:4]}")
+        self.env = next(name for name in names if self.title in (client.text_in("run", name) or self.title))
+        print(f"visdom: {self.address}/env/{self.env}, beside other runs in {self.address}/env/all")
         if not (self.run.folder / METRICS).exists():
             client.text(self.title, "run", self.env)  # what is to be cleared must be there
             client.close(env=self.env)
