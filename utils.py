@@ -38,7 +38,6 @@ CONFIG, SPLIT, METRICS, WEIGHTS, RESUME = "config.json", "split.csv", "metrics.c
 # Options that say where and how a run is computed, not what: it may go on with others.
 FREE = {"run", "resume", "data", "stage1", "cache", "device", "amp", "compile"}
 FREE |= {"visdom", "visdom_server", "visdom_port", "env"}
-SAVING_SHARE, SHOWING_SHARE = 0.05, 0.01  # of the time, at most, that goes into checkpoints and into Visdom
 NOT_FINITE = "the loss is not finite in epoch {}; {} keeps what was saved; try a smaller --lr or --amp off in a new run"
 ADVICE = "; `python -m visdom.server -bind_local` starts one (the first start needs internet), "
 ADVICE += "`ssh -R 8097:localhost:8097 gpu-box` lends gpu-box the one on your own machine"
@@ -300,10 +299,7 @@ class Run:
             write_whole(self.folder / CONFIG, json.dumps(config, indent=2).encode())
 
     def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> int:
-        """Go on from resume.pt if the run has begun; returns how many epochs are done.
-
-        `net` has an `embedding` and, in stage 1, a `head`; all three parts are saved at the ends of epochs.
-        """
+        """Go on from resume.pt if the run has begun; returns how many epochs are done. Later ones save these parts."""
         self.parts = {"net": net, "optimizer": optimizer, "scaler": scaler}
         if (self.folder / RESUME).exists():
             state = torch.load(self.folder / RESUME, map_location="cpu", weights_only=True)
@@ -344,8 +340,7 @@ class Run:
     def end_epoch(self, validated: dict[str, float], rate: float, pictures: int) -> None:
         """Add a row to metrics.csv; save in the first and last epoch, and where that takes little of the time.
 
-        `validated` has the columns val_loss, val_<right> and more; `pictures` is how many were trained on. Raises
-        `UserError` for a loss that is not finite.
+        `validated` has the columns val_loss, val_<right> and more; `pictures` is how many were trained on.
         """
         epoch, right = len(self.history) + 1, list(validated)[1].replace("val", "train")
         if not math.isfinite(validated["val_loss"]):
@@ -361,14 +356,14 @@ class Run:
         began = time.monotonic()
         due = began > self.next_save or epoch in (1, self.args.epochs)
         if better if self.args.keep == "best" else due:
-            weights = {name: part.state_dict() for name, part in self.parts["net"].named_children()}
+            weights = {name: part.state_dict() for name, part in self.parts["net"].named_children()}  # embedding, head
             weights = tree_map_only(Tensor, Tensor.cpu, {**self.facts["net"], "epoch": epoch, **weights})
             write_whole(self.folder / WEIGHTS, lambda file: torch.save(weights, file))
         if due:  # after the weights: a kill in between has this epoch come again, with the same ones
             state = {name: vars(self)[name] for name in ("history", "losses", "epoch_steps")}
             state |= tree_map_only(Tensor, Tensor.cpu, {name: part.state_dict() for name, part in self.parts.items()})
             write_whole(self.folder / RESUME, lambda file: torch.save(state, file))
-            self.next_save = time.monotonic() + (time.monotonic() - began) / SAVING_SHARE
+            self.next_save = time.monotonic() + (time.monotonic() - began) / 0.05  # of the time
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), "(best)" * better)
         self.curves.show()
 
@@ -398,7 +393,7 @@ class Curves:
             if str(error) not in self.said:
                 print(f"visdom: no curves at {self.address}: {error}")
             self.said.add(str(error))
-        self.next = time.monotonic() + (time.monotonic() - began) / SHOWING_SHARE
+        self.next = time.monotonic() + (time.monotonic() - began) / 0.01  # of the time, at most
 
     def connect(self) -> Any:
         """Find the server and an environment that is no other run's; a new run clears it. Raises what tells the reason."""
