@@ -122,7 +122,7 @@ def main(args: argparse.Namespace) -> None:
         val_loss = cross_entropy(scores, target[val_rows]).item()
         right = (scores.argmax(dim=1) == target[val_rows]).float()
         validated = {"val_loss": val_loss, "val_accuracy": right.mean().item()}
-        run.end_epoch(validated, rate, order.numel(), net, optimizer, scaler)
+        run.end_epoch(validated, rate, order.numel())
 
     if done < args.epochs:
         by_class = torch.stack([right[target[val_rows] == one].mean() for one in range(len(classes))])

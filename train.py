@@ -147,7 +147,7 @@ def main(args: argparse.Namespace) -> None:
         losses, right = triplet.triplet_losses(*embeddings[places].unbind(dim=1), args.margin, choice.squared)
         validated = {"val_loss": losses.mean().item(), "val_triplet_accuracy": right.float().mean().item()}
         validated["val_map"] = triplet.average_precisions(embeddings, val_labels).nanmean().item()
-        run.end_epoch(validated, rate, triplets.size, net, optimizer, scaler)
+        run.end_epoch(validated, rate, triplets.size)
 
     if run.history[-1]["train_loss"] > 0.95 * args.margin:
         print("warning: the loss ended at the margin: all embeddings are about the same, or nothing was learnt")

@@ -249,14 +249,14 @@ def compare(args: argparse.Namespace, data: Path, ways: dict[str, tuple[str, ...
 
 def compare_resumed(args: argparse.Namespace, data: Path) -> str:
     """Three epochs of stage 1, stopped after the first and resumed, beside the same without."""
-    save = utils.Run.save
+    end_epoch = utils.Run.end_epoch
 
-    def save_and_stop(run: utils.Run, *values: Any) -> None:
-        save(run, *values)
+    def end_and_stop(run: utils.Run, *values: Any) -> None:
+        end_epoch(run, *values)
         raise KeyboardInterrupt
 
     train(args, data, "straight", 1, "--epochs", 3)
-    with suppress(KeyboardInterrupt), patch.object(utils.Run, "save", save_and_stop):
+    with suppress(KeyboardInterrupt), patch.object(utils.Run, "end_epoch", end_and_stop):
         train(args, data, "stopped", 1, "--epochs", 3)
     train(args, data, "stopped", 1, "--epochs", 3, "--resume")
     straight, stopped = (load_net(data.parent / f"{name}-1")[1].state_dict() for name in ("straight", "stopped"))
