@@ -20,9 +20,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -276,19 +275,16 @@ def read_picture(source: Path | bytes, least: int | None = None) -> np.ndarray:
         raise
     except Exception as error:  # Pillow raises all kinds of things, for metadata too, on which OpenCV is asked
         np.empty(2**28, np.uint8)  # raises where memory is short, which decoders do not tell from damage
-        if isinstance(error, OSError) and not isinstance(error, UnidentifiedImageError):
-            raise UnreadablePicture(str(error)) from error  # pixels are missing, which OpenCV would make up
-        picture = None
-        with contextlib.suppress(cv2.error):  # raised for what is empty or claims to be huge
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-            whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-            if whole is not None and whole.dtype == np.uint8 and whole.shape[2:] == (4,):  # transparent
-                return to_rgb(Image.fromarray(cv2.cvtColor(whole, cv2.COLOR_BGRA2RGBA)))
-        if picture is None:
-            known = not isinstance(error, UnidentifiedImageError)
-            why = f"cannot be decoded: {error or type(error).__name__}" if known else "is of no known format"
-            raise UnreadablePicture(f"it {why if data else 'is empty'}") from error
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        unknown = isinstance(error, UnidentifiedImageError)
+        if unknown or not isinstance(error, OSError):  # that is, unless pixels are missing, which OpenCV would make up
+            with contextlib.suppress(cv2.error):  # raised for what it cannot decode
+                whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+                if whole is not None and whole.dtype == np.uint8 and whole.shape[2:] == (4,):  # transparent
+                    return to_rgb(Image.fromarray(cv2.cvtColor(whole, cv2.COLOR_BGRA2RGBA)))
+                picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+                return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        why = "is empty or of no known format" if unknown else f"cannot be decoded: {error or type(error).__name__}"
+        raise UnreadablePicture(f"it {why}") from error
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -310,9 +306,8 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 def to_square(picture: np.ndarray, side: int) -> np.ndarray:
     """The central square of uint8 [height, width, 3], resized to [side, side, 3]."""
-    height, width = picture.shape[:2]
-    short = min(height, width)
-    top, left = (height - short) // 2, (width - short) // 2
+    short = min(picture.shape[:2])
+    top, left = ((length - short) // 2 for length in picture.shape[:2])
     square = picture[top : top + short, left : left + short]
     return cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if short > side else cv2.INTER_LINEAR)
 
@@ -325,29 +320,39 @@ def load_pictures(
 ) -> tuple[Collection, Tensor]:
     """Every picture's square, uint8 [n, side, side, 3]: in a GPU's memory if it fits there, else memory-mapped.
 
-    Pictures that cannot be decoded are in no split of the collection that comes with them, if `skip_unreadable`;
+    The map is kept in `cache`, else beside the data, else, where that cannot be written, in the user's cache folder.
+    Pictures that cannot be decoded are in no split of the collection that comes with the squares, if `skip_unreadable`;
     otherwise a `UserError` names them.
     """
-    side, folder = round(image_size * STORED_PER_SEEN), cache_folder(collection.folder, cache)
-    stats = [(collection.folder / path).stat() for path in collection.paths]
+    data, side = collection.folder.resolve(), round(image_size * STORED_PER_SEEN)
+    name, folder = f"{data.name}-{hash_of(str(data))[:8]}", collection.folder / ".pictures"
+    if cache:
+        folder = cache / name
+    elif not os.access(folder if folder.exists() else data, os.W_OK):
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sketching-with-style" / name
+        print(f"pictures: {collection.folder} cannot be written, so the decoded ones are kept in {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    stats = [(data / path).stat() for path in collection.paths]
     files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(collection.paths, stats, strict=True)]
     target = folder / f"{side}-{hash_of(files)}.npy"
-    if rank() == 0:
-        lock = take_lock(folder / ".lock", wait=True)
-        if not target.exists():
-            decode_all(collection.folder, files, side, target)
-        lock.release()
-    if world() > 1:
-        distributed.barrier()
-    mapped, table = read_map(target)
-    problems = [row["problem"] for row in table]
-    broken = [f"{path} ({problem})" for path, problem in zip(collection.paths, problems, strict=True) if problem]
+    try:
+        if rank() == 0:
+            lock = take_lock(folder / ".lock", wait=True)
+            if not target.exists():
+                decode_all(collection.folder, files, side, target)
+            lock.release()
+        if world() > 1:
+            distributed.barrier()
+        mapped, table = np.load(target, mmap_mode="r"), read_table(target.with_suffix(".csv"))
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{folder}: a map is not whole ({error}); delete the folder, it is made anew") from error
+    broken = [f"{row['path']} ({row['problem']})" for row in table if row["problem"]]
     if broken:
         said = f"{len(broken)} pictures cannot be read: {', '.join(broken[:20])}{', ...' * (len(broken) > 20)}"
         if not skip_unreadable:
             raise UserError(f"{said}; replace them, or leave them out by --skip-unreadable")
         print(f"pictures: {said}; they are left out")
-        collection = replace(collection, split=np.where([not problem for problem in problems], collection.split, ""))
+        collection = replace(collection, split=np.where([not row["problem"] for row in table], collection.split, ""))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch would rather have arrays that it can write to
         squares, where = torch.from_numpy(mapped), folder
@@ -360,26 +365,6 @@ def load_pictures(
     return collection, squares
 
 
-def read_map(file: Path) -> tuple[np.ndarray, list[dict[str, str]]]:
-    """A memory map of squares, uint8 [n, side, side, 3], and its table. Raises `UserError` where they are not whole."""
-    try:
-        return np.load(file, mmap_mode="r"), read_table(file.with_suffix(".csv"))
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{file}: is not whole ({error}); delete its folder, which is made anew") from error
-
-
-def cache_folder(data: Path, cache: Path | None) -> Path:
-    """Where the decoded pictures of a data folder are kept: in `cache`, beside them, or in the user's cache folder."""
-    name = f"{data.resolve().name}-{hash_of(str(data.resolve()))[:8]}"
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sketching-with-style"
-    folder = cache / name if cache else data / ".pictures"
-    if not cache and not os.access(folder if folder.exists() else data, os.W_OK):
-        folder = user / name
-        print(f"pictures: {data} cannot be written, so the decoded ones are kept in {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target: Path) -> None:
     """Decode pictures in parallel into a memory map, uint8 [n, side, side, 3], and its table: path,size,changed,problem.
 
@@ -387,7 +372,7 @@ def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target:
     """
     older, kept = list(target.parent.glob(f"{side}-*.npy")), {}
     for file in older:
-        for square, row in zip(*read_map(file), strict=True):
+        for square, row in zip(np.load(file, mmap_mode="r"), read_table(file.with_suffix(".csv")), strict=True):
             kept[row["path"], int(row["size"]), int(row["changed"])] = square, row["problem"]
     for part in target.parent.glob("*.part"):  # of a start that was killed
         part.unlink()
@@ -450,26 +435,38 @@ def draw_crops(
     return torch.from_numpy(np.stack([*corner, width, (chance[3] < 0.5) & mirror], axis=-1).astype(np.int64))
 
 
+class View(NamedTuple):
+    """How a net sees pictures: on which device, in how many pixels, with which of `COLOURS`."""
+
+    device: torch.device
+    image_size: int
+    colours: str
+
+
 def batches(
-    squares: Tensor,
-    plan: Sequence[Tensor],
-    device: torch.device,
-    image_size: int,
-    colours: str,
-    crops: Sequence[Tensor] | None = None,
+    squares: Tensor, plan: Sequence[Tensor], view: View, crops: Sequence[Tensor] | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield each batch of a plan, on the device: its rows as they are, int64 [b] or [b, k], and its pictures.
 
-    Those are float32 [b k, 3, image_size, image_size], cut from `squares` by `crops` (those of `draw_crops` for each
-    batch), or from the middle. All rows and crops go to the device at once.
+    Those are float32 [b k, 3, image_size, image_size] in channels-last layout, which convolutions are fastest on, cut
+    from `squares` by `crops` (`draw_crops`, a part for each batch), or from the middle.
     """
-    sizes = [len(batch) for batch in plan]
-    rows_there = torch.cat(list(plan)).to(device).split(sizes)
-    crops_there = torch.cat(list(crops)).to(device).split(sizes) if crops else [None] * len(plan)
-    indexed = (squares[rows.flatten()] for rows in rows_there)
-    gathered = indexed if squares.is_cuda else gather(squares, plan, device)
-    for rows, part, cut in zip(rows_there, gathered, crops_there, strict=True):
-        yield rows, prepare(part, image_size, colours, None if cut is None else cut.flatten(0, -2))
+    device, size, colours = view
+    lengths = [len(batch) for batch in plan]  # all rows and crops go to the device at once
+    rows_there = torch.cat(list(plan)).to(device).split(lengths)
+    crops_there = torch.cat(list(crops)).to(device).split(lengths) if crops else [None] * len(plan)
+    mean, deviation = (torch.tensor(values, device=device).repeat(size) for values in COLOURS[colours])
+    scale, shift = 1 / (255 * deviation), -mean / deviation
+    parts = (squares[rows.flatten()] for rows in rows_there) if squares.is_cuda else gather(squares, plan, device)
+    for rows, part, cut in zip(rows_there, parts, crops_there, strict=True):
+        if cut is None:
+            start = (part.shape[1] - size) // 2
+            pictures = part[:, start : start + size, start : start + size].float()
+        else:
+            pictures = (crop_on_gpu if part.is_cuda else crop_on_cpu)(part, size, cut.flatten(0, -2))
+        # (value / 255 - mean) / deviation as one multiplication and addition of whole lines of pixels
+        lines = pictures.view(len(pictures), size, 3 * size)
+        yield rows, torch.addcmul(shift, lines, scale, out=lines).view_as(pictures).permute(0, 3, 1, 2)
 
 
 def gather(squares: Tensor, plan: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
@@ -477,11 +474,10 @@ def gather(squares: Tensor, plan: Sequence[Tensor], device: torch.device) -> Ite
 
     To a GPU they go by a stream of their own, beside the net's work.
     """
-    on_gpu = device.type == "cuda"
-    stream = torch.cuda.Stream(device) if on_gpu else None
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def fetch(rows: Tensor) -> Tensor:
-        part = torch.empty((rows.numel(), *squares.shape[1:]), dtype=torch.uint8, pin_memory=on_gpu)
+        part = torch.empty((rows.numel(), *squares.shape[1:]), dtype=torch.uint8, pin_memory=stream is not None)
         for place, row in enumerate(rows.flatten().tolist()):  # one copy each, outside the interpreter's lock
             part.numpy()[place] = squares.numpy()[row]
         with torch.cuda.stream(stream):
@@ -497,32 +493,6 @@ def gather(squares: Tensor, plan: Sequence[Tensor], device: torch.device) -> Ite
             if following is not None:
                 ahead = pool.submit(fetch, following)
             yield part
-
-
-def prepare(squares: Tensor, image_size: int, colours: str, crops: Tensor | None = None) -> Tensor:
-    """Crop squares, uint8 [n, side, side, 3], and centre their colours: float32 [n, 3, image_size, image_size].
-
-    `crops` is int64 [n, 4] (`draw_crops`) on the same device; without it the middle is taken. The layout in memory is
-    channels-last, which convolutions are fastest on.
-    """
-    if crops is None:
-        start = (squares.shape[1] - image_size) // 2
-        pictures = squares[:, start : start + image_size, start : start + image_size].float()
-    elif squares.is_cuda:
-        pictures = crop_on_gpu(squares, image_size, crops)
-    else:
-        pictures = crop_on_cpu(squares, image_size, crops)
-    # (value / 255 - mean) / deviation as one multiplication and addition of whole lines of pixels
-    scale, shift = colour_lines(colours, image_size, squares.device)
-    lines = pictures.view(len(pictures), image_size, 3 * image_size)
-    return torch.addcmul(shift, lines, scale, out=lines).view_as(pictures).permute(0, 3, 1, 2)
-
-
-@cache
-def colour_lines(colours: str, image_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each value in a line of pixels, float32 [3 image_size] each, by a name of `COLOURS`."""
-    mean, deviation = (torch.tensor(values, device=device).repeat(image_size) for values in COLOURS[colours])
-    return 1 / (255 * deviation), -mean / deviation
 
 
 def crop_on_cpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
@@ -549,17 +519,11 @@ def crop_on_gpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def predict(
-    net: Callable[[Tensor], Tensor],
-    squares: Tensor,
-    rows: np.ndarray,
-    device: torch.device,
-    image_size: int,
-    colours: str,
-    batch_size: int = 256,
+    net: Callable[[Tensor], Tensor], squares: Tensor, rows: np.ndarray, view: View, batch_size: int = 256
 ) -> Tensor:
     """What a net in evaluation mode makes of the given rows, int64 [n], in float32 and uncropped: float32 [n, d].
 
     Every process of a `torchrun` computes all of it.
     """
     plan = torch.from_numpy(rows).split(min(256, batch_size))
-    return torch.cat([net(pictures).float() for _, pictures in batches(squares, plan, device, image_size, colours)])
+    return torch.cat([net(pictures).float() for _, pictures in batches(squares, plan, view)])

@@ -16,11 +16,12 @@ from running import STAGE1, run_elsewhere
 
 import dataset
 from dataset import (
+    View,
+    batches,
     crop_on_cpu,
     crop_on_gpu,
     draw_crops,
     load_pictures,
-    prepare,
     read_collection,
     read_picture,
     to_square,
@@ -149,8 +150,12 @@ def test_colours_are_centred_and_a_whole_crop_is_the_picture():
     squares = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = ((squares / 255 - mean) / deviation).permute(0, 3, 1, 2)
-    whole, mirrored = (torch.tensor([[0, 0, 64, mirror]] * 4) for mirror in (0, 1))
-    assert torch.allclose(prepare(squares, 64, "centred", whole), expected, atol=1e-5)
-    assert torch.allclose(prepare(squares, 64, "centred", mirrored), expected.flip(3), atol=1e-5)
-    assert torch.allclose(prepare(squares, 56, "centred"), expected[:, :, 4:60, 4:60], atol=1e-5)
-    assert torch.allclose(prepare(squares, 64, "unit"), (squares / 255).permute(0, 3, 1, 2), atol=1e-6)
+    whole, mirrored = ([torch.tensor([[0, 0, 64, mirror]] * 4)] for mirror in (0, 1))
+
+    def see(size: int, colours: str, crops: list[torch.Tensor] | None = None) -> torch.Tensor:
+        return next(batches(squares, [torch.arange(4)], View(torch.device("cpu"), size, colours), crops))[1]
+
+    assert torch.allclose(see(64, "centred", whole), expected, atol=1e-5)
+    assert torch.allclose(see(64, "centred", mirrored), expected.flip(3), atol=1e-5)
+    assert torch.allclose(see(56, "centred"), expected[:, :, 4:60, 4:60], atol=1e-5)
+    assert torch.allclose(see(64, "unit"), (squares / 255).permute(0, 3, 1, 2), atol=1e-6)
