@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
         networks.draw_he_weights(embedding)
         if choice.first_weights == "spread":
             sample = torch.from_numpy(np.random.default_rng(args.seed).permutation(train_rows)[:128])
-            networks.spread_thresholds(embedding.backbone, next(batches(squares, [sample], view))[1].cpu())
+            networks.spread_thresholds(embedding.backbone, next(batches(squares, [sample[:, None]], view))[1].cpu())
     net = StyleClassifier(embedding, len(classes)).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(adam_groups(net, choice.rate_width), lr=args.lr, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
@@ -97,13 +97,13 @@ def main(args: argparse.Namespace) -> None:
     for epoch in range(done + 1, args.epochs + 1):
         # What is drawn in an epoch is a pure function of the seed and the epoch.
         generator = np.random.default_rng([args.seed, epoch])
-        order = torch.from_numpy(generator.permutation(train_rows))
-        crops = draw_crops(order.shape, choice.crop_area, choice.mirror, squares.shape[1], generator)
+        order = generator.permutation(train_rows)
+        examples = draw_crops(order, choice.crop_area, choice.mirror, squares.shape[1], generator)
         torch.manual_seed(int(generator.integers(2**63)))  # of dropout
-        plan, crops = (split_batches(part, args.batch_size, choice.even_batches) for part in (order, crops))
+        plan = split_batches(examples, args.batch_size, choice.even_batches)
 
         net.train()
-        for step, (rows, pictures) in run.watch(batches(squares, plan, view, crops), len(plan)):
+        for step, (rows, pictures) in run.watch(batches(squares, plan, view), len(plan)):
             rate = rate_at(step, args.epochs * len(plan), args.lr, choice.warm_up, choice.decay)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
@@ -122,7 +122,7 @@ def main(args: argparse.Namespace) -> None:
         val_loss = cross_entropy(scores, target[val_rows]).item()
         right = (scores.argmax(dim=1) == target[val_rows]).float()
         validated = {"val_loss": val_loss, "val_accuracy": right.mean().item()}
-        run.end_epoch(validated, rate, order.numel(), net, optimizer, scaler)
+        run.end_epoch(validated, rate, order.size, net, optimizer, scaler)
 
     if done < args.epochs:
         by_class = torch.stack([right[target[val_rows] == one].mean() for one in range(len(classes))])

@@ -394,16 +394,16 @@ def split_batches(examples: Tensor, batch_size: int, even: bool = True) -> list[
     return [batch[rank() :: world()] for batch in whole]
 
 
-def draw_crops(shape: Sequence[int], least: float, mirror: bool, side: int, generator: np.random.Generator) -> Tensor:
-    """Draw a square crop for each place of `shape`: left, top, side (pixels) and mirrored (0 or 1), int64 [*shape, 4].
+def draw_crops(rows: np.ndarray, least: float, mirror: bool, side: int, generator: np.random.Generator) -> Tensor:
+    """Draw a square crop for each of `rows`, int64 [...]: row, left, top, side, mirrored (0 or 1), int64 [..., 5].
 
     Each has between `least` (0, 1] and all of the area of a square of `side` pixels, anywhere in it; half are
     mirrored, if `mirror`. Colours stay as they are: they are style.
     """
-    chance = generator.random((4, *shape))
+    chance = generator.random((4, *rows.shape))
     width = (side * np.sqrt(least + (1 - least) * chance[0])).round()
     corner = np.floor(chance[1:3] * (side - width + 1))
-    return torch.from_numpy(np.stack([*corner, width, (chance[3] < 0.5) & mirror], axis=-1).astype(np.int64))
+    return torch.from_numpy(np.stack([rows, *corner, width, (chance[3] < 0.5) & mirror], axis=-1).astype(np.int64))
 
 
 class View(NamedTuple):
@@ -414,27 +414,24 @@ class View(NamedTuple):
     colours: str
 
 
-def batches(
-    squares: Tensor, plan: Sequence[Tensor], view: View, crops: Sequence[Tensor] | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield each batch of a plan, on the device: its rows as they are, int64 [b] or [b, k], and its pictures.
+def batches(squares: Tensor, plan: Sequence[Tensor], view: View) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each batch of a plan, on the device: its rows, int64 [b] or [b, k], and its pictures.
 
-    Those are float32 [b k, 3, image_size, image_size] in channels-last layout, which convolutions are fastest on, cut
-    from `squares` by `crops` (`draw_crops`, a part for each batch), or from the middle.
+    The plan's batches are int64 [b, 5] or [b, k, 5] (`draw_crops`), or [b, 1]: rows alone, of which the middle is seen.
+    Pictures are float32 [b k, 3, image_size, image_size], channels-last, which convolutions are fastest on.
     """
     device, size, colours = view
-    lengths = [len(batch) for batch in plan]  # all rows and crops go to the device at once
-    rows_there = torch.cat(list(plan)).to(device).split(lengths)
-    crops_there = torch.cat(list(crops)).to(device).split(lengths) if crops else [None] * len(plan)
+    there, lengths = torch.cat(list(plan)).to(device), [len(batch) for batch in plan]  # all of an epoch at once
+    rows_there, crops_there = there[..., 0].contiguous().split(lengths), there[..., 1:].split(lengths)
     mean, deviation = (torch.tensor(values, device=device).repeat(size) for values in COLOURS[colours])
     scale, shift = 1 / (255 * deviation), -mean / deviation
     parts = (squares[rows.flatten()] for rows in rows_there) if squares.is_cuda else gather(squares, plan, device)
-    for rows, part, cut in zip(rows_there, parts, crops_there, strict=True):
-        if cut is None:
+    for rows, part, crops in zip(rows_there, parts, crops_there, strict=True):
+        if not crops.shape[-1]:
             start = (part.shape[1] - size) // 2
             pictures = part[:, start : start + size, start : start + size].float()
         else:
-            pictures = (crop_on_gpu if part.is_cuda else crop_on_cpu)(part, size, cut.flatten(0, -2))
+            pictures = (crop_on_gpu if part.is_cuda else crop_on_cpu)(part, size, crops.flatten(0, -2))
         # (value / 255 - mean) / deviation as one multiplication and addition of whole lines of pixels
         lines = pictures.view(len(pictures), size, 3 * size)
         yield rows, torch.addcmul(shift, lines, scale, out=lines).view_as(pictures).permute(0, 3, 1, 2)
@@ -447,9 +444,10 @@ def gather(squares: Tensor, plan: Sequence[Tensor], device: torch.device) -> Ite
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def fetch(rows: Tensor) -> Tensor:
-        part = torch.empty((rows.numel(), *squares.shape[1:]), dtype=torch.uint8, pin_memory=stream is not None)
-        np.take(squares.numpy(), rows.flatten().numpy(), axis=0, out=part.numpy(), mode="clip")  # "raise" buffers
+    def fetch(batch: Tensor) -> Tensor:
+        rows = batch[..., 0].flatten()
+        part = torch.empty((len(rows), *squares.shape[1:]), dtype=torch.uint8, pin_memory=stream is not None)
+        np.take(squares.numpy(), rows.numpy(), axis=0, out=part.numpy(), mode="clip")  # "raise" buffers
         with torch.cuda.stream(stream):
             return part.to(device, non_blocking=True)
 
@@ -489,5 +487,5 @@ def crop_on_gpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
 @torch.inference_mode()
 def predict(net: Callable, squares: Tensor, rows: np.ndarray, view: View, batch_size: int = 256) -> Tensor:
     """What a net in evaluation mode makes of rows, int64 [n], uncropped, in every process alike: float32 [n, d]."""
-    plan = torch.from_numpy(rows).split(min(256, batch_size))
+    plan = torch.from_numpy(rows)[:, None].split(min(256, batch_size))
     return torch.cat([net(pictures).float() for _, pictures in batches(squares, plan, view)])

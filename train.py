@@ -120,13 +120,12 @@ def main(args: argparse.Namespace) -> None:
             print(
                 f"note: {fallbacks} of {len(triplets)} anchors find no picture that keeps the content rule; any will do"
             )
-        crops = draw_crops(triplets.shape, choice.crop_area, choice.mirror, squares.shape[1], generator)
+        examples = draw_crops(triplets, choice.crop_area, choice.mirror, squares.shape[1], generator)
         torch.manual_seed(int(generator.integers(2**63)))  # of dropout
-        plan = split_batches(torch.from_numpy(triplets), args.batch_size, choice.even_batches)
-        crops = split_batches(crops, args.batch_size, choice.even_batches)
+        plan = split_batches(examples, args.batch_size, choice.even_batches)
 
         net.train()
-        for step, (_, pictures) in run.watch(batches(squares, plan, view, crops), len(plan)):
+        for step, (_, pictures) in run.watch(batches(squares, plan, view), len(plan)):
             rate = rate_at(step, args.epochs * len(plan), args.lr, choice.warm_up, choice.decay)
             for group in optimizer.param_groups:
                 group["lr"] = rate
