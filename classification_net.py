@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import networks
-from dataset import Collection, batches, draw_crops, load_pictures, predict, read_collection, split_batches
+from dataset import Collection, View, batches, draw_crops, load_pictures, predict, read_collection, split_batches
 from networks import EmbeddingNet, StyleClassifier
 from utils import Run, UserError, choose_device, mean_over_batch, positive, rate_at, run_script, stage_parser, wrap
 
@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> None:
     classes, number = collection.classes(args.label)
     train_rows, val_rows = (collection.rows(split, args.label) for split in ("train", "val"))
     target = torch.from_numpy(number).to(device)
-    view = (device, args.image_size, choice.colours)
+    view = View(device, args.image_size, choice.colours)
 
     # Net and optimizer.
     torch.manual_seed(args.seed)
@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
         networks.draw_he_weights(embedding)
         if choice.first_weights == "spread":
             sample = torch.from_numpy(np.random.default_rng(args.seed).permutation(train_rows)[:128])
-            networks.spread_thresholds(embedding.backbone, next(batches(squares, [sample], *view))[1].cpu())
+            networks.spread_thresholds(embedding.backbone, next(batches(squares, [sample[:, None]], view))[1].cpu())
     net = StyleClassifier(embedding, len(classes)).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(adam_groups(net, choice.rate_width), lr=args.lr, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
@@ -97,13 +97,13 @@ def main(args: argparse.Namespace) -> None:
     for epoch in range(done + 1, args.epochs + 1):
         # What is drawn in an epoch is a pure function of the seed and the epoch.
         generator = np.random.default_rng([args.seed, epoch])
-        order = torch.from_numpy(generator.permutation(train_rows))
-        crops = draw_crops(order.shape, choice.crop_area, choice.mirror, squares.shape[1], generator)
+        order = generator.permutation(train_rows)
+        examples = draw_crops(order, choice.crop_area, choice.mirror, squares.shape[1], generator)
         torch.manual_seed(int(generator.integers(2**63)))  # of dropout
-        plan, crops = (split_batches(part, args.batch_size, choice.even_batches) for part in (order, crops))
+        plan = split_batches(examples, args.batch_size, choice.even_batches)
 
         net.train()
-        for step, (rows, pictures) in run.watch(batches(squares, plan, *view, crops), len(plan)):
+        for step, (rows, pictures) in run.watch(batches(squares, plan, view), len(plan)):
             rate = rate_at(step, args.epochs * len(plan), args.lr, choice.warm_up, choice.decay)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
@@ -118,11 +118,11 @@ def main(args: argparse.Namespace) -> None:
             run.note(losses, scores.argmax(dim=1) == target[rows])
 
         net.eval()
-        scores = predict(net, squares, val_rows, *view, args.batch_size)
+        scores = predict(net, squares, val_rows, view, args.batch_size)
         val_loss = cross_entropy(scores, target[val_rows]).item()
         right = (scores.argmax(dim=1) == target[val_rows]).float()
         validated = {"val_loss": val_loss, "val_accuracy": right.mean().item()}
-        run.end_epoch(validated, rate, order.numel())
+        run.end_epoch(validated, rate, order.size)
 
     if done < args.epochs:
         by_class = torch.stack([right[target[val_rows] == one].mean() for one in range(len(classes))])

@@ -20,16 +20,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor, distributed
-from torch.nn import functional
+from torch.nn.functional import grid_sample
 from tqdm.contrib.concurrent import thread_map
 
 from utils import UserError, rank, read_table, take_lock, world, write_table
@@ -41,17 +40,14 @@ BAM_CONTENTS = ("bicycle", "bird", "building", "cars", "cat", "dog", "flower", "
 SPLITS = ("train", "val", "test")
 SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLIT_FOLDERS |= dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val")
-SUFFIXES = Image.registered_extensions()
 # Pillow knows more formats, some of which run other programs; and not every Pillow knows all of these.
+Image.init()
 FORMATS = [form for form in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF") if form in Image.OPEN]
-SUFFIXES = {suffix for suffix, form in SUFFIXES.items() if form in FORMATS}
+SUFFIXES = {suffix for suffix, form in Image.EXTENSION.items() if form in FORMATS}
 RUN_FILES = {".lock", "split.csv", "embeddings.npz"}  # what tells a run's or a cache's folder
 # A long text beside the pixels is no reason to refuse them, nor is a large scan.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30
 Image.MAX_IMAGE_PIXELS = 2**29
-# How to turn a picture upright, by its EXIF orientation.
-TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
-UPRIGHT = {number: Image.Transpose[name] for number, name in enumerate(TURNS, 2)}
 STORED_PER_SEEN = 8 / 7  # squares are kept a little larger than the net sees them: 256 pixels for 224
 GPU_RESERVE = 4e9  # bytes of a GPU's memory that are left to training
 # Mean and deviation by which colours in [0, 1] are centred: ImageNet's, as torchvision's weights expect, or none.
@@ -95,7 +91,7 @@ def hash_of(value: Any) -> str:
     return hashlib.sha256(repr(value).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-# Which pictures there are.
+# Which pictures there are, and their splits.
 
 
 def read_collection(folder: Path, split_seed: int = 0, known: dict[str, str] | None = None) -> Collection:
@@ -110,23 +106,32 @@ def read_collection(folder: Path, split_seed: int = 0, known: dict[str, str] | N
             f"the stand-in collection, to try things, by `python -m standin data/standin`"
         )
     table = read_index(folder) if (folder / "index.csv").exists() else walk(folder)
+    wanted = [row["path"] for row in table] if known is None else [path for path, split in known.items() if split]
+    there = {row["path"] for row in table if (folder / row["path"]).is_file()}
+    gone = [path for path in wanted if path not in there]
+    if gone:
+        what = f"{len(gone)} of the pictures that {'index.csv' if known is None else 'stage 1'} had, first {gone[0]}"
+        raise UserError(f"--data {folder}: lacks {what}; put them back, or train stage 1 without them")
     if known is not None:
-        gone = sorted({path for path, split in known.items() if split} - {row["path"] for row in table})
-        if gone:
-            what = f"{len(gone)} of the pictures that stage 1 had, first {gone[0]}"
-            raise UserError(f"--data {folder}: lacks {what}; put them back, or train stage 1 anew")
         new = sum(row["path"] not in known for row in table)
         if new:
             print(f"data: {new} pictures are new since stage 1 and left out")
-        table = [{**row, "split": known[row["path"]]} for row in table if row["path"] in known]
-    missing = [row["path"] for row in table if not (folder / row["path"]).is_file()]
-    if missing:
-        raise UserError(f"--data {folder}: {len(missing)} of its pictures are not there, first {missing[0]}")
+        there &= known.keys()
+        table = [{**row, "split": known[row["path"]]} for row in table if row["path"] in there]
     style, styles = number_names([row["style"] for row in table], BAM_STYLES)
     content, contents = number_names([row.get("content", "") for row in table], BAM_CONTENTS)
     split = np.array([row.get("split", "") for row in table], dtype="<U5")
     if known is None:
-        split = draw_splits(style, content, group_pictures(folder, table), split, split_seed)
+        # Files that are equal byte for byte are a group where the index gives none.
+        sizes = [(folder / row["path"]).stat().st_size for row in table]
+        common, group, first = Counter(sizes), [], {}
+        for row, size in zip(table, sizes, strict=True):
+            same = hashlib.sha256((folder / row["path"]).read_bytes()).digest() if common[size] > 1 else row["path"]
+            group.append(row.get("group") or first.setdefault(same, f"path:{row['path']}"))
+        copies = sum(not row.get("group") for row in table) - len(first)
+        if copies:
+            print(f"data: {copies} files are copies of others, byte for byte; those of no given split stay together")
+        split = draw_splits(style, content, group, split, split_seed)
     collection = Collection(folder, [row["path"] for row in table], styles, contents, style, content, split)
     counts = ", ".join(f"{len(collection.rows(name))} {name}" for name in SPLITS)
     counts += f", {(style < 0).sum()} of no style" if (style < 0).any() else ""
@@ -163,31 +168,28 @@ def walk(folder: Path) -> list[dict[str, str]]:
     for place, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
         path, here = Path(place).relative_to(folder), Path(place).resolve()
         split = SPLIT_FOLDERS.get(path.parts[0].lower()) if by_split and path.parts else ""
-        parts = path.parts[by_split:]
-        # No link is followed that leads back to a folder above, and far below none: two may lead to each other.
-        links = {name for name in folders if (here / name).is_symlink()}
-        links = {name for name in links if len(parts) > 2 or here.is_relative_to((here / name).resolve())}
-        folders[:] = sorted(name for name in folders if name[0] != "." and name not in links)
-        reason = "in no style's folder" if not parts else "too deep" if len(parts) > 2 else ""
+        style, *contents = path.parts[by_split:] or [""]
+        reason = "" if style else "in no style's folder"
+        if len(contents) > 1:  # no links there: two may lead to each other, as others may to a folder above
+            reason, folders[:] = "too deep", [name for name in folders if not (here / name).is_symlink()]
+        folders[:] = sorted(n for n in folders if n[0] != "." and not here.is_relative_to((here / n).resolve()))
         if split is None:
             reason = "in no split's folder"
         if path.parts and not RUN_FILES.isdisjoint(files):
             reason, folders[:] = "of a run or a cache", []
         for name in sorted(name for name in files if name[0] != "."):
             suffix = Path(name).suffix.lower()
-            why = reason or ("" if suffix in SUFFIXES else suffix or "no suffix")
-            if why:
-                passed_over[place, why] += 1
+            if reason or suffix not in SUFFIXES:
+                passed_over[place, reason or suffix or "no suffix"] += 1
             else:
-                row = {"path": (path / name).as_posix(), "style": parts[0], "content": "".join(parts[1:])}
-                table.append({**row, "split": split})
+                found = {"path": (path / name).as_posix(), "style": style, "content": "".join(contents)}
+                table.append({**found, "split": split})
             if reason in ("", "too deep"):
-                styles.add(parts[0])
+                styles.add(style)
     passed_over.update((error.filename, error.strerror) for error in errors)
-    if passed_over.total():
-        said = [f"{count} in {place} ({why})" for (place, why), count in passed_over.most_common(8)]
-        more = ", ..." if len(passed_over) > 8 else ""
-        print(f"data: {passed_over.total()} files are passed over: {', '.join(said)}{more}")
+    if passed_over:
+        most = [f"{count} in {place} ({why})" for (place, why), count in passed_over.most_common(8)]
+        print(f"data: {passed_over.total()} files are passed over: {', '.join(most)}{', ...' * (len(passed_over) > 8)}")
     empty = sorted(styles - {row["style"] for row in table})
     if empty or not table:
         raise UserError(
@@ -204,22 +206,6 @@ def number_names(names: list[str], known: Sequence[str]) -> tuple[np.ndarray, li
     ordered = [name for name in known if name in used] if used <= set(known) else sorted(used)
     number = {"": -1} | {name: place for place, name in enumerate(ordered)}
     return np.array([number[name] for name in names], dtype=np.int64), ordered
-
-
-# Splits.
-
-
-def group_pictures(folder: Path, table: list[dict[str, str]]) -> list[str]:
-    """The group of each row: the index's, or the path of the first of the files that are equal byte for byte."""
-    sizes = [(folder / row["path"]).stat().st_size for row in table]
-    common, group, first = Counter(sizes), [], {}
-    for row, size in zip(table, sizes, strict=True):
-        same = hashlib.sha256((folder / row["path"]).read_bytes()).digest() if common[size] > 1 else row["path"]
-        group.append(row.get("group") or first.setdefault(same, f"path:{row['path']}"))
-    copies = sum(name.startswith("path:") for name in group) - len(first)
-    if copies:
-        print(f"data: {copies} files are copies of others, byte for byte; those without a given split stay together")
-    return group
 
 
 def draw_splits(style: np.ndarray, content: np.ndarray, group: list[str], given: np.ndarray, seed: int) -> np.ndarray:
@@ -251,7 +237,7 @@ def draw_splits(style: np.ndarray, content: np.ndarray, group: list[str], given:
     return split
 
 
-# Pixels.
+# Pixels. Pictures are decoded once, into a memory map that every later run uses too.
 
 
 class UnreadablePicture(Exception):
@@ -276,30 +262,25 @@ def read_picture(source: Path | bytes, least: int | None = None) -> np.ndarray:
         raise
     except Exception as error:  # Pillow raises all kinds of things, for metadata too, on which OpenCV is asked
         np.empty(2**28, np.uint8)  # raises where memory is short, which decoders do not tell from damage
-        if isinstance(error, OSError) and not isinstance(error, UnidentifiedImageError):
-            raise UnreadablePicture(str(error)) from error  # pixels are missing, which OpenCV would make up
-        picture = None
-        with contextlib.suppress(cv2.error):  # raised for what is empty or claims to be huge
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-            whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-            if whole is not None and whole.dtype == np.uint8 and whole.shape[2:] == (4,):  # transparent
-                return to_rgb(Image.fromarray(cv2.cvtColor(whole, cv2.COLOR_BGRA2RGBA)))
-        if picture is None:
-            known = not isinstance(error, UnidentifiedImageError)
-            why = f"cannot be decoded: {error or type(error).__name__}" if known else "is of no known format"
-            raise UnreadablePicture(f"it {why if data else 'is empty'}") from error
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        unknown = isinstance(error, UnidentifiedImageError)
+        if unknown or not isinstance(error, OSError):  # that is, unless pixels are missing, which OpenCV would make up
+            with contextlib.suppress(cv2.error):  # raised for what it cannot decode
+                whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+                if whole is not None and whole.dtype == np.uint8 and whole.shape[2:] == (4,):  # transparent
+                    return to_rgb(Image.fromarray(cv2.cvtColor(whole, cv2.COLOR_BGRA2RGBA)))
+                picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+                return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        why = "is empty or of no known format" if unknown else f"cannot be decoded: {error or type(error).__name__}"
+        raise UnreadablePicture(f"it {why}") from error
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
     """A picture of any of Pillow's modes as uint8 RGB [height, width, 3]; see `read_picture`."""
-    with contextlib.suppress(Exception):  # EXIF is easily broken, and then says nothing
-        if image.getexif().get(0x0112) in UPRIGHT:
-            image = image.transpose(UPRIGHT[image.getexif()[0x0112]])
+    with contextlib.suppress(Exception):  # EXIF is easily broken; in place the pixels are turned before it is written
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # grey beyond 8 bits, which Pillow would cut off
         grey = np.asarray(image).astype(np.float32)
-        whites = (1, 255, 65535, 2**32) if image.mode == "F" else (65535, 2**32)
-        white = next(white for white in whites if grey.max() <= white)
+        white = next(top for top in (1, 255, 65535, 2**32) if grey.max() <= top and (image.mode == "F" or top > 255))
         grey[grey == image.info.get("transparency")] = white
         image = Image.fromarray((grey * (255 / white)).round().clip(0, 255).astype(np.uint8))
     elif image.has_transparency_data:
@@ -310,14 +291,10 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 def to_square(picture: np.ndarray, side: int) -> np.ndarray:
     """The central square of uint8 [height, width, 3], resized to [side, side, 3]."""
-    height, width = picture.shape[:2]
-    short = min(height, width)
-    top, left = (height - short) // 2, (width - short) // 2
+    short = min(picture.shape[:2])
+    top, left = ((length - short) // 2 for length in picture.shape[:2])
     square = picture[top : top + short, left : left + short]
     return cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if short > side else cv2.INTER_LINEAR)
-
-
-# Pictures are decoded once, into a memory map that every later run uses too.
 
 
 def load_pictures(
@@ -325,29 +302,38 @@ def load_pictures(
 ) -> tuple[Collection, Tensor]:
     """Every picture's square, uint8 [n, side, side, 3]: in a GPU's memory if it fits there, else memory-mapped.
 
-    Pictures that cannot be decoded are in no split of the collection that comes with them, if `skip_unreadable`;
+    The map is kept in `cache`, else beside the data, else, where that cannot be written, in the user's cache folder.
+    Pictures that cannot be decoded are in no split of the collection that comes with the squares, if `skip_unreadable`;
     otherwise a `UserError` names them.
     """
-    side, folder = round(image_size * STORED_PER_SEEN), cache_folder(collection.folder, cache)
-    stats = [(collection.folder / path).stat() for path in collection.paths]
-    files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(collection.paths, stats, strict=True)]
+    data, side = collection.folder.resolve(), round(image_size * STORED_PER_SEEN)
+    name, folder = f"{data.name}-{hash_of(str(data))[:8]}", collection.folder / ".pictures"
+    if cache:
+        folder = cache / name
+    elif not os.access(folder if folder.exists() else data, os.W_OK):
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sketching-with-style" / name
+        print(f"pictures: {collection.folder} cannot be written, so the decoded ones are kept in {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [(path, (stat := (data / path).stat()).st_size, stat.st_mtime_ns) for path in collection.paths]
     target = folder / f"{side}-{hash_of(files)}.npy"
-    if rank() == 0:
-        lock = take_lock(folder / ".lock", wait=True)
-        if not target.exists():
-            decode_all(collection.folder, files, side, target)
-        lock.release()
-    if world() > 1:
-        distributed.barrier()
-    mapped, table = read_map(target)
-    problems = [row["problem"] for row in table]
-    broken = [f"{path} ({problem})" for path, problem in zip(collection.paths, problems, strict=True) if problem]
+    try:
+        if rank() == 0:
+            lock = take_lock(folder / ".lock", wait=True)
+            if not target.exists():
+                decode_all(collection.folder, files, side, target)
+            lock.release()
+        if world() > 1:
+            distributed.barrier()
+        mapped, table = np.load(target, mmap_mode="r"), read_table(target.with_suffix(".csv"))
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{folder}: a map is not whole ({error}); delete the folder, it is made anew") from error
+    broken = [f"{row['path']} ({row['problem']})" for row in table if row["problem"]]
     if broken:
         said = f"{len(broken)} pictures cannot be read: {', '.join(broken[:20])}{', ...' * (len(broken) > 20)}"
         if not skip_unreadable:
             raise UserError(f"{said}; replace them, or leave them out by --skip-unreadable")
         print(f"pictures: {said}; they are left out")
-        collection = replace(collection, split=np.where([not problem for problem in problems], collection.split, ""))
+        collection = replace(collection, split=np.where([not row["problem"] for row in table], collection.split, ""))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch would rather have arrays that it can write to
         squares, where = torch.from_numpy(mapped), folder
@@ -360,26 +346,6 @@ def load_pictures(
     return collection, squares
 
 
-def read_map(file: Path) -> tuple[np.ndarray, list[dict[str, str]]]:
-    """A memory map of squares, uint8 [n, side, side, 3], and its table. Raises `UserError` where they are not whole."""
-    try:
-        return np.load(file, mmap_mode="r"), read_table(file.with_suffix(".csv"))
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{file}: is not whole ({error}); delete its folder, which is made anew") from error
-
-
-def cache_folder(data: Path, cache: Path | None) -> Path:
-    """Where the decoded pictures of a data folder are kept: in `cache`, beside them, or in the user's cache folder."""
-    name = f"{data.resolve().name}-{hash_of(str(data.resolve()))[:8]}"
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sketching-with-style"
-    folder = cache / name if cache else data / ".pictures"
-    if not cache and not os.access(folder if folder.exists() else data, os.W_OK):
-        folder = user / name
-        print(f"pictures: {data} cannot be written, so the decoded ones are kept in {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target: Path) -> None:
     """Decode pictures in parallel into a memory map, uint8 [n, side, side, 3], and its table: path,size,changed,problem.
 
@@ -387,11 +353,9 @@ def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target:
     """
     older, kept = list(target.parent.glob(f"{side}-*.npy")), {}
     for file in older:
-        for square, row in zip(*read_map(file), strict=True):
+        for square, row in zip(np.load(file, mmap_mode="r"), read_table(file.with_suffix(".csv")), strict=True):
             kept[row["path"], int(row["size"]), int(row["changed"])] = square, row["problem"]
-    for part in target.parent.glob("*.part"):  # of a start that was killed
-        part.unlink()
-    part = target.with_suffix(".part")
+    part = target.with_name("squares.part")  # the next start writes over that of one that was killed
     try:
         squares = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), side, side, 3))
         if hasattr(os, "posix_fallocate"):  # space is taken at once: a map that finds the disk full kills its process
@@ -401,21 +365,16 @@ def decode_all(data: Path, files: list[tuple[str, int, int]], side: int, target:
         part.unlink(missing_ok=True)
         raise OSError(error.errno, f"{error.strerror}; choose another --cache", str(part)) from error
 
-    def decode(row: int) -> str:
-        if files[row] in kept:
-            squares[row], problem = kept[files[row]]
-            return problem
+    def decode(file: tuple[str, int, int], square: np.ndarray) -> tuple[str, int, int, str]:
         try:
-            squares[row] = to_square(read_picture(data / files[row][0], side), side)
+            square[:], problem = kept.get(file) or (to_square(read_picture(data / file[0], side), side), "")
         except UnreadablePicture as error:
-            return str(error)
-        return ""
+            problem = str(error)
+        return *file, problem
 
     cv2.setNumThreads(1)  # each thread here has a picture of its own
     cv2.utils.logging.setLogLevel(0)  # what is wrong with one is in the table
-    threads = {"max_workers": os.cpu_count(), "desc": "reading pictures", "disable": None}
-    problems = thread_map(decode, range(len(files)), **threads)
-    rows = [(*file, problem) for file, problem in zip(files, problems, strict=True)]
+    rows = thread_map(decode, files, squares, desc="reading pictures", disable=None)
     write_table(target.with_suffix(".csv"), ("path", "size", "changed", "problem"), rows)
     squares.flush()
     part.replace(target)
@@ -436,40 +395,47 @@ def split_batches(examples: Tensor, batch_size: int, even: bool = True) -> list[
     return [batch[rank() :: world()] for batch in whole]
 
 
-def draw_crops(
-    shape: Sequence[int], smallest: float, mirror: bool, side: int, generator: np.random.Generator
-) -> Tensor:
-    """Draw a square crop for each place of `shape`: left, top, side (pixels) and mirrored (0 or 1), int64 [*shape, 4].
+def draw_crops(rows: np.ndarray, least: float, mirror: bool, side: int, generator: np.random.Generator) -> Tensor:
+    """Draw a square crop for each of `rows`, int64 [...]: row, left, top, side, mirrored (0 or 1), int64 [..., 5].
 
-    Each has between `smallest` (0, 1] and all of the area of a square of `side` pixels, anywhere in it; half are
+    Each has between `least` (0, 1] and all of the area of a square of `side` pixels, anywhere in it; half are
     mirrored, if `mirror`. Colours stay as they are: they are style.
     """
-    chance = generator.random((4, *shape))
-    width = (side * np.sqrt(smallest + (1 - smallest) * chance[0])).round()
+    chance = generator.random((4, *rows.shape))
+    width = (side * np.sqrt(least + (1 - least) * chance[0])).round()
     corner = np.floor(chance[1:3] * (side - width + 1))
-    return torch.from_numpy(np.stack([*corner, width, (chance[3] < 0.5) & mirror], axis=-1).astype(np.int64))
+    return torch.from_numpy(np.stack([rows, *corner, width, (chance[3] < 0.5) & mirror], axis=-1).astype(np.int64))
 
 
-def batches(
-    squares: Tensor,
-    plan: Sequence[Tensor],
-    device: torch.device,
-    image_size: int,
-    colours: str,
-    crops: Sequence[Tensor] | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield each batch of a plan, on the device: its rows as they are, int64 [b] or [b, k], and its pictures.
+class View(NamedTuple):
+    """How a net sees pictures: on which device, in how many pixels, with which of `COLOURS`."""
 
-    Those are float32 [b k, 3, image_size, image_size], cut from `squares` by `crops` (those of `draw_crops` for each
-    batch), or from the middle. All rows and crops go to the device at once.
+    device: torch.device
+    image_size: int
+    colours: str
+
+
+def batches(squares: Tensor, plan: Sequence[Tensor], view: View) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each batch of a plan, on the device: its rows, int64 [b] or [b, k], and its pictures.
+
+    The plan's batches are int64 [b, 5] or [b, k, 5] (`draw_crops`), or [b, 1]: rows alone, of which the middle is seen.
+    Pictures are float32 [b k, 3, image_size, image_size], channels-last, which convolutions are fastest on.
     """
-    sizes = [len(batch) for batch in plan]
-    rows_there = torch.cat(list(plan)).to(device).split(sizes)
-    crops_there = torch.cat(list(crops)).to(device).split(sizes) if crops else [None] * len(plan)
-    indexed = (squares[rows.flatten()] for rows in rows_there)
-    gathered = indexed if squares.is_cuda else gather(squares, plan, device)
-    for rows, part, cut in zip(rows_there, gathered, crops_there, strict=True):
-        yield rows, prepare(part, image_size, colours, None if cut is None else cut.flatten(0, -2))
+    device, size, colours = view
+    there, lengths = torch.cat(list(plan)).to(device), [len(batch) for batch in plan]  # all of an epoch at once
+    rows_there, crops_there = there[..., 0].contiguous().split(lengths), there[..., 1:].split(lengths)
+    mean, deviation = (torch.tensor(values, device=device).repeat(size) for values in COLOURS[colours])
+    scale, shift = 1 / (255 * deviation), -mean / deviation
+    parts = (squares[rows.flatten()] for rows in rows_there) if squares.is_cuda else gather(squares, plan, device)
+    for rows, part, crops in zip(rows_there, parts, crops_there, strict=True):
+        if not crops.shape[-1]:
+            start = (part.shape[1] - size) // 2
+            pictures = part[:, start : start + size, start : start + size].float()
+        else:
+            pictures = (crop_on_gpu if part.is_cuda else crop_on_cpu)(part, size, crops.flatten(0, -2))
+        # (value / 255 - mean) / deviation as one multiplication and addition of whole lines of pixels
+        lines = pictures.view(len(pictures), size, 3 * size)
+        yield rows, torch.addcmul(shift, lines, scale, out=lines).view_as(pictures).permute(0, 3, 1, 2)
 
 
 def gather(squares: Tensor, plan: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
@@ -477,13 +443,12 @@ def gather(squares: Tensor, plan: Sequence[Tensor], device: torch.device) -> Ite
 
     To a GPU they go by a stream of their own, beside the net's work.
     """
-    on_gpu = device.type == "cuda"
-    stream = torch.cuda.Stream(device) if on_gpu else None
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def fetch(rows: Tensor) -> Tensor:
-        part = torch.empty((rows.numel(), *squares.shape[1:]), dtype=torch.uint8, pin_memory=on_gpu)
-        for place, row in enumerate(rows.flatten().tolist()):  # one copy each, outside the interpreter's lock
-            part.numpy()[place] = squares.numpy()[row]
+    def fetch(batch: Tensor) -> Tensor:
+        rows = batch[..., 0].flatten()
+        part = torch.empty((len(rows), *squares.shape[1:]), dtype=torch.uint8, pin_memory=stream is not None)
+        np.take(squares.numpy(), rows.numpy(), axis=0, out=part.numpy(), mode="clip")  # "raise" buffers
         with torch.cuda.stream(stream):
             return part.to(device, non_blocking=True)
 
@@ -497,32 +462,6 @@ def gather(squares: Tensor, plan: Sequence[Tensor], device: torch.device) -> Ite
             if following is not None:
                 ahead = pool.submit(fetch, following)
             yield part
-
-
-def prepare(squares: Tensor, image_size: int, colours: str, crops: Tensor | None = None) -> Tensor:
-    """Crop squares, uint8 [n, side, side, 3], and centre their colours: float32 [n, 3, image_size, image_size].
-
-    `crops` is int64 [n, 4] (`draw_crops`) on the same device; without it the middle is taken. The layout in memory is
-    channels-last, which convolutions are fastest on.
-    """
-    if crops is None:
-        start = (squares.shape[1] - image_size) // 2
-        pictures = squares[:, start : start + image_size, start : start + image_size].float()
-    elif squares.is_cuda:
-        pictures = crop_on_gpu(squares, image_size, crops)
-    else:
-        pictures = crop_on_cpu(squares, image_size, crops)
-    # (value / 255 - mean) / deviation as one multiplication and addition of whole lines of pixels
-    scale, shift = colour_lines(colours, image_size, squares.device)
-    lines = pictures.view(len(pictures), image_size, 3 * image_size)
-    return torch.addcmul(shift, lines, scale, out=lines).view_as(pictures).permute(0, 3, 1, 2)
-
-
-@cache
-def colour_lines(colours: str, image_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each value in a line of pixels, float32 [3 image_size] each, by a name of `COLOURS`."""
-    mean, deviation = (torch.tensor(values, device=device).repeat(image_size) for values in COLOURS[colours])
-    return 1 / (255 * deviation), -mean / deviation
 
 
 def crop_on_cpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
@@ -542,24 +481,12 @@ def crop_on_gpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
     x = torch.addcmul(left - 1, side, (crops[:, 3:] - steps).abs())  # mirrored ones from the right
     y = torch.addcmul(top - 1, side, steps)
     grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
-    pictures = squares.permute(0, 3, 1, 2).float()
-    cropped = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    cropped = grid_sample(squares.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=False)
     return cropped.permute(0, 2, 3, 1).contiguous()
 
 
 @torch.inference_mode()
-def predict(
-    net: Callable[[Tensor], Tensor],
-    squares: Tensor,
-    rows: np.ndarray,
-    device: torch.device,
-    image_size: int,
-    colours: str,
-    batch_size: int = 256,
-) -> Tensor:
-    """What a net in evaluation mode makes of the given rows, int64 [n], in float32 and uncropped: float32 [n, d].
-
-    Every process of a `torchrun` computes all of it.
-    """
-    plan = torch.from_numpy(rows).split(min(256, batch_size))
-    return torch.cat([net(pictures).float() for _, pictures in batches(squares, plan, device, image_size, colours)])
+def predict(net: Callable, squares: Tensor, rows: np.ndarray, view: View, batch_size: int = 256) -> Tensor:
+    """What a net in evaluation mode makes of rows, int64 [n], uncropped, in every process alike: float32 [n, d]."""
+    plan = torch.from_numpy(rows)[:, None].split(min(256, batch_size))
+    return torch.cat([net(pictures).float() for _, pictures in batches(squares, plan, view)])

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import triplet_network as triplet
-from dataset import batches, draw_crops, load_pictures, predict, read_collection, split_batches
+from dataset import View, batches, draw_crops, load_pictures, predict, read_collection, split_batches
 from networks import EmbeddingNet, load_net
 from utils import (
     CONFIG,
@@ -74,7 +74,7 @@ def main(args: argparse.Namespace) -> None:
 
     # Data: the pictures, splits and classes of stage 1; their decoded squares, uint8 [n, side, side, 3].
     stage1, embedding, _ = load_net(args.stage1)
-    label, view = stage1["label"], (device, stage1["image_size"], stage1["colours"])
+    label, view = stage1["label"], View(device, stage1["image_size"], stage1["colours"])
     folder = args.data or Path(json.loads((args.stage1 / CONFIG).read_text(encoding="utf-8"))["data"]["folder"])
     collection = read_collection(folder, known={row["path"]: row["split"] for row in read_table(args.stage1 / SPLIT)})
     collection, squares = load_pictures(collection, stage1["image_size"], device, args.cache, args.skip_unreadable)
@@ -94,7 +94,7 @@ def main(args: argparse.Namespace) -> None:
     embedding.to(device)
     if choice.bottleneck_length:
         sample = np.random.default_rng(args.seed).permutation(train_rows)[:512]
-        outputs = predict(embedding, squares, sample, *view, args.batch_size)
+        outputs = predict(embedding, squares, sample, view, args.batch_size)
         scale_bottleneck(embedding, outputs, choice.bottleneck_length)
     net = triplet.TripletNet(embedding, choice.length)
     # Not fused for float16, whose first steps overflow: a fused step that is skipped leaves the momentum undefined.
@@ -120,13 +120,12 @@ def main(args: argparse.Namespace) -> None:
             print(
                 f"note: {fallbacks} of {len(triplets)} anchors find no picture that keeps the content rule; any will do"
             )
-        crops = draw_crops(triplets.shape, choice.crop_area, choice.mirror, squares.shape[1], generator)
+        examples = draw_crops(triplets, choice.crop_area, choice.mirror, squares.shape[1], generator)
         torch.manual_seed(int(generator.integers(2**63)))  # of dropout
-        plan = split_batches(torch.from_numpy(triplets), args.batch_size, choice.even_batches)
-        crops = split_batches(crops, args.batch_size, choice.even_batches)
+        plan = split_batches(examples, args.batch_size, choice.even_batches)
 
         net.train()
-        for step, (_, pictures) in run.watch(batches(squares, plan, *view, crops), len(plan)):
+        for step, (_, pictures) in run.watch(batches(squares, plan, view), len(plan)):
             rate = rate_at(step, args.epochs * len(plan), args.lr, choice.warm_up, choice.decay)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -143,7 +142,7 @@ def main(args: argparse.Namespace) -> None:
             run.note(losses, right)
 
         net.eval()
-        embeddings = predict(net.branch, squares, val_rows, *view, args.batch_size)
+        embeddings = predict(net.branch, squares, val_rows, view, args.batch_size)
         losses, right = triplet.triplet_losses(*embeddings[places].unbind(dim=1), args.margin, choice.squared)
         validated = {"val_loss": losses.mean().item(), "val_triplet_accuracy": right.float().mean().item()}
         validated["val_map"] = triplet.average_precisions(embeddings, val_labels).nanmean().item()

@@ -31,7 +31,6 @@ from typing import Any
 import filelock
 import torch
 from torch import Tensor, distributed, nn
-from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
 CONFIG, SPLIT, METRICS, WEIGHTS, RESUME = "config.json", "split.csv", "metrics.csv", "weights.pt", "resume.pt"
@@ -357,15 +356,22 @@ class Run:
         due = began > self.next_save or epoch in (1, self.args.epochs)
         if better if self.args.keep == "best" else due:
             weights = {name: part.state_dict() for name, part in self.parts["net"].named_children()}  # embedding, head
-            weights = tree_map_only(Tensor, Tensor.cpu, {**self.facts["net"], "epoch": epoch, **weights})
+            weights = on_cpu({**self.facts["net"], "epoch": epoch, **weights})
             write_whole(self.folder / WEIGHTS, lambda file: torch.save(weights, file))
         if due:  # after the weights: a kill in between has this epoch come again, with the same ones
             state = {name: vars(self)[name] for name in ("history", "losses", "epoch_steps")}
-            state |= tree_map_only(Tensor, Tensor.cpu, {name: part.state_dict() for name, part in self.parts.items()})
+            state |= on_cpu({name: part.state_dict() for name, part in self.parts.items()})
             write_whole(self.folder / RESUME, lambda file: torch.save(state, file))
             self.next_save = time.monotonic() + (time.monotonic() - began) / 0.05  # of the time
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), "(best)" * better)
         self.curves.show()
+
+
+def on_cpu(value: Any) -> Any:
+    """Plain data with its tensors on the CPU, where every machine can load them."""
+    if isinstance(value, dict):
+        return {name: on_cpu(part) for name, part in value.items()}
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 class Curves:

@@ -143,10 +143,10 @@ def time_script(args: argparse.Namespace, data: Path, name: str, stage: int, *op
     return statistics.median(row["images_per_second"] for row in rows[1:])
 
 
-def ready_batches(squares: Tensor, plan: Sequence[Tensor], *view: Any) -> Iterator[tuple[Tensor, Tensor]]:
+def ready_batches(squares: Tensor, plan: Sequence[Tensor], view: dataset.View) -> Iterator[tuple[Tensor, Tensor]]:
     """As `dataset.batches`, but that every batch has the pictures of the first one, which is the largest."""
-    _, pictures = next(dataset.batches(squares, plan[:1], *view[:3]))
-    for rows in torch.cat(list(plan)).to(pictures.device).split([len(batch) for batch in plan]):
+    _, pictures = next(dataset.batches(squares, plan[:1], view))
+    for rows in torch.cat(list(plan))[..., 0].to(pictures.device).split([len(batch) for batch in plan]):
         yield rows, pictures[: rows.numel()]
 
 

@@ -77,8 +77,9 @@ class TrainedNet(nn.Module):
 
     def predict(self, squares: Tensor, rows: np.ndarray) -> Tensor:
         """As `see`, of rows, int64 [n], of squares, uint8 [m, side, side, 3], such as `dataset.load_pictures` gives."""
-        view = (self.embedding.bottleneck.weight.device, self.facts["image_size"], self.facts["colours"])
-        return dataset.predict(self.embedding, squares, rows, *view, batch_size=64).clone()
+        device = self.embedding.bottleneck.weight.device
+        view = dataset.View(device, self.facts["image_size"], self.facts["colours"])
+        return dataset.predict(self.embedding, squares, rows, view, batch_size=64).clone()
 
 
 def load(run: Path | str, device: torch.device | str = "cpu") -> TrainedNet:

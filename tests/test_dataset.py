@@ -115,7 +115,7 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
         (None, "no pictures there; expected index.csv"),
         ("path,style\n", "lists no pictures"),
         ("path,class\na.txt,x\n", "row 2: .* style"),
-        ("path,style\na.txt,x\nb.jpg,x\nc.jpg,x\n", "2 of its pictures are not there, first b.jpg"),
+        ("path,style\na.txt,x\nb.jpg,x\nc.jpg,x\n", "lacks 2 of the pictures that index.csv had, first b.jpg"),
         ("path,style\na.txt,x\na.txt,y\n", "row 3"),
         ("path,style,split\na.txt,x,training\n", "row 2: .*split"),
         ('path,style\n"a.txt,x\n', "not valid CSV"),

@@ -16,11 +16,12 @@ from running import STAGE1, run_elsewhere
 
 import dataset
 from dataset import (
+    View,
+    batches,
     crop_on_cpu,
     crop_on_gpu,
     draw_crops,
     load_pictures,
-    prepare,
     read_collection,
     read_picture,
     to_square,
@@ -125,21 +126,23 @@ def test_a_map_that_finds_the_disk_full_is_an_error_and_leaves_nothing(tmp_path)
 
 
 def test_crops_are_whole_pixels_inside_the_square_and_depend_on_the_generator_alone():
-    crops = draw_crops((5000,), 0.4, True, 256, np.random.default_rng(3))
-    left, top, side, mirrored = crops.unbind(dim=1)
+    rows = np.arange(5000)
+    crops = draw_crops(rows, 0.4, True, 256, np.random.default_rng(3))
+    row, left, top, side, mirrored = crops.unbind(dim=1)
+    assert row.tolist() == rows.tolist()
     assert crops.min() >= 0 and (left + side).max() == 256 and (top + side).max() == 256
     assert side.min() == pytest.approx(256 * 0.4**0.5, abs=1) and side.max() >= 255
     assert mirrored.float().mean() == pytest.approx(0.5, abs=0.03) and set(mirrored.tolist()) == {0, 1}
-    assert torch.equal(crops, draw_crops((5000,), 0.4, True, 256, np.random.default_rng(3)))
-    plain = draw_crops((3, 3), 1.0, False, 256, np.random.default_rng(0))
-    assert torch.equal(plain, torch.tensor([0, 0, 256, 0]).expand(3, 3, 4))
+    assert torch.equal(crops, draw_crops(rows, 0.4, True, 256, np.random.default_rng(3)))
+    plain = draw_crops(np.full((3, 3), 7), 1.0, False, 256, np.random.default_rng(0))
+    assert torch.equal(plain, torch.tensor([7, 0, 0, 256, 0]).expand(3, 3, 5))
 
 
 @pytest.mark.parametrize("size", [56, 40, 90])
 def test_both_ways_to_crop_see_the_same(size):
     noise = np.random.default_rng(0).integers(0, 256, (32, 64, 64, 3), dtype=np.uint8)
     squares = torch.from_numpy(np.stack([cv2.GaussianBlur(picture, (0, 0), 2) for picture in noise]))
-    crops = draw_crops((32,), 0.3, True, 64, np.random.default_rng(0))
+    crops = draw_crops(np.arange(32), 0.3, True, 64, np.random.default_rng(0))[:, 1:]
     difference = crop_on_cpu(squares, size, crops) - crop_on_gpu(squares, size, crops)
     # At a crop's edge one repeats its own pixels and the other looks at those beside it.
     assert difference[:, 3:-3, 3:-3].abs().max() < 1
@@ -149,8 +152,13 @@ def test_colours_are_centred_and_a_whole_crop_is_the_picture():
     squares = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = ((squares / 255 - mean) / deviation).permute(0, 3, 1, 2)
-    whole, mirrored = (torch.tensor([[0, 0, 64, mirror]] * 4) for mirror in (0, 1))
-    assert torch.allclose(prepare(squares, 64, "centred", whole), expected, atol=1e-5)
-    assert torch.allclose(prepare(squares, 64, "centred", mirrored), expected.flip(3), atol=1e-5)
-    assert torch.allclose(prepare(squares, 56, "centred"), expected[:, :, 4:60, 4:60], atol=1e-5)
-    assert torch.allclose(prepare(squares, 64, "unit"), (squares / 255).permute(0, 3, 1, 2), atol=1e-6)
+    whole, mirrored = (torch.tensor([[row, 0, 0, 64, mirror] for row in range(4)]) for mirror in (0, 1))
+    rows = torch.arange(4)[:, None]
+
+    def see(batch: torch.Tensor, size: int, colours: str) -> torch.Tensor:
+        return next(batches(squares, [batch], View(torch.device("cpu"), size, colours)))[1]
+
+    assert torch.allclose(see(whole, 64, "centred"), expected, atol=1e-5)
+    assert torch.allclose(see(mirrored, 64, "centred"), expected.flip(3), atol=1e-5)
+    assert torch.allclose(see(rows, 56, "centred"), expected[:, :, 4:60, 4:60], atol=1e-5)
+    assert torch.allclose(see(rows, 64, "unit"), (squares / 255).permute(0, 3, 1, 2), atol=1e-6)

@@ -293,7 +293,7 @@ def test_a_stage_1_that_is_missing_or_another_is_refused(stage1_run, stage2_run,
     file = shutil.copytree(stage1_run, tmp_path / "1") / "weights.pt"
     weights = torch.load(file, weights_only=True)
     torch.save({**weights, "colours": "unit"}, file)
-    with pytest.raises(UserError, match="began from another --stage1; give that"):
+    with pytest.raises(UserError, match="or from another --stage1; restore these"):
         stage2(tmp_path / "1", shutil.copytree(stage2_run, tmp_path / "2"), "--resume")
     torch.save({**weights, "classes": ["gradient", "noise", "wood"]}, file)
     with pytest.raises(UserError, match="knows gradient, noise, wood; .* has gradient, noise, stripes"):
