@@ -128,7 +128,7 @@ def main(args: argparse.Namespace) -> None:
         by_class = torch.stack([right[target[val_rows] == one].mean() for one in range(len(classes))])
         print(f"done: validation accuracy {right.mean():.3f}, as a mean over the classes {by_class.mean():.3f}")
     name = args.run.resolve().name
-    name = name.replace("1", "2", 1) if "1" in name else f"{name}-triplets"
+    name = name.replace("stage1", "stage2") if "stage1" in name else f"{name}-triplets"
     print(f"next: python train.py --stage1 {args.run} --run {args.run.parent / name}")
 
 
