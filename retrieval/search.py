@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> None:
     if args.like:
         other = measure_distances(args.like[0], args.like[1:], collection, device)
         both = (1 - args.weight) * in_deviations(far) + args.weight * in_deviations(other)
-        columns, asked = {"distance": both, "style": far, "like": other}, [*args.pictures, *args.like[1:]]
+        columns, asked = {"distance": both, "in style": far, "like": other}, [*args.pictures, *args.like[1:]]
     far = columns["distance"]
     themselves, folder = {path.resolve() for path in asked}, collection.folder.resolve()
     wanted = far.isfinite() & torch.tensor([folder / path not in themselves for path in collection.paths])

@@ -49,7 +49,7 @@ def test_folders_are_styles_and_perhaps_contents(tmp_path):
     assert found.styles == ["a", "b"] and found.contents == [] and found.content.tolist() == [-1, -1]
 
 
-@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "validation", "test")])
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "validation", "test"), ("train", "dev", "testing")])
 def test_folders_that_are_called_like_splits_are_splits(tmp_path, names):
     paths = [f"{name}/{style}/1.jpg" for name in names for style in "ab"]
     found = read_collection(make_folder(tmp_path, [*paths, "more/a/1.jpg", "runs/stage1/split.csv"]))
@@ -171,6 +171,7 @@ def test_a_known_split_outranks_all_and_new_pictures_are_left_out_and_counted(tm
     known = {"a/1.jpg": "val", "b/1.jpg": "train", "b/2.jpg": "test"}
     found = read_collection(folder, known=known)
     assert dict(zip(found.paths, found.split.tolist(), strict=True)) == known
+    read_collection(folder, known={**known, "broken.jpg": ""})  # which stage 1 left out, and which is gone
     assert "1 pictures are new since stage 1 and left out" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"lacks 1 of the pictures that stage 1 had, first c/1\.jpg"):
         read_collection(folder, known={**known, "c/1.jpg": "train"})

@@ -125,6 +125,15 @@ def test_a_map_that_finds_the_disk_full_is_an_error_and_leaves_nothing(tmp_path)
 # From squares to what the net sees.
 
 
+def test_a_map_that_is_cut_off_is_named_with_the_remedy(tmp_path):
+    load(make_folder(tmp_path, range(4)))
+    (file,) = (tmp_path / ".pictures").glob("*.npy")
+    for size in (1000, 0):
+        os.truncate(file, size)
+        with pytest.raises(UserError, match=r"\.pictures: a map is not whole .*; delete the folder"):
+            load(tmp_path)
+
+
 def test_crops_are_whole_pixels_inside_the_square_and_depend_on_the_generator_alone():
     rows = np.arange(5000)
     crops = draw_crops(rows, 0.4, True, 256, np.random.default_rng(3))
