@@ -49,7 +49,9 @@ def test_folders_are_styles_and_perhaps_contents(tmp_path):
     assert found.styles == ["a", "b"] and found.contents == [] and found.content.tolist() == [-1, -1]
 
 
-@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "validation", "test"), ("train", "dev", "testing")])
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Training", "validation", "test"), ("train", "dev", "testing")]
+)
 def test_folders_that_are_called_like_splits_are_splits(tmp_path, names):
     paths = [f"{name}/{style}/1.jpg" for name in names for style in "ab"]
     found = read_collection(make_folder(tmp_path, [*paths, "more/a/1.jpg", "runs/stage1/split.csv"]))
