@@ -15,6 +15,7 @@ from running import ROOT, read_rows, run_main, stage1, stage2
 from dataset import read_collection
 from retrieval import evaluate
 from retrieval.metrics import DEFINITIONS
+from retrieval.pictures import plain
 from utils import UserError
 
 FILES = {"curves.png", "embeddings.npz", "metrics.json", "retrieval.png", "tsne.png"}
@@ -87,6 +88,10 @@ def test_runs_on_different_pictures_are_not_compared_and_one_dimension_is_evalua
 def test_runs_of_one_name_get_folders_of_their_own(stage1_run, tmp_path):
     runs = [shutil.copytree(stage1_run, tmp_path / place / "runs/stage1") for place in "ab"]
     assert len(measure(tmp_path / "out", *runs)) == 2
+
+
+def test_names_on_pictures_may_be_of_any_bytes():
+    assert plain(os.fsdecode(b"caf\xe9 $1")) == r"caf? \$1"
 
 
 def test_a_list_of_triplets_is_trained_on_and_is_for_all_runs(collection, stage1_run, tmp_path, capsys):

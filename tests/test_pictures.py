@@ -114,6 +114,13 @@ def test_a_picture_without_read_rights_is_an_error_that_is_not_remembered(as_nob
     assert len(list(as_nobody.glob("cache/*/*.npy"))) == 1 and not (as_nobody / "data/.pictures").exists()
 
 
+def test_a_folder_without_read_rights_is_said(as_nobody, capsys):
+    closed = make_folder(as_nobody / "own", range(4)) / "a" / "closed"
+    closed.mkdir(mode=0o000)
+    assert len(read_collection(as_nobody / "own").paths) == 4
+    assert f"1 in {closed} (Permission denied)" in capsys.readouterr().out
+
+
 def test_a_map_that_finds_the_disk_full_is_an_error_and_leaves_nothing(tmp_path):
     folder = make_folder(tmp_path / "data", range(40))
     limit = (resource.setrlimit, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))

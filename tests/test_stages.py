@@ -270,6 +270,7 @@ def test_a_full_disk_ends_the_run_and_it_goes_on_later(collection, stage1_run, t
         (("--arch", "fcn_resnet50"), "--arch fcn_resnet50: torchvision has no such classifier"),
         (("--arch", "alexnet"), "--image-size 32: does not fit the net"),
         (("--label", "content", "--data", "flat"), "--data .*flat: takes two contents at least"),
+        (("--data", "halves"), "--data halves: .* of all pictures 20 are for training and 0 for validation"),
         (("--amp", "fp16"), "--amp fp16: needs a GPU"),
         (("--device", "cuda:99"), "--device cuda:99: .*; choose another, or --device cpu"),
         (("--weights", "nowhere.pt"), r"nowhere\.pt"),
@@ -281,6 +282,8 @@ def test_a_full_disk_ends_the_run_and_it_goes_on_later(collection, stage1_run, t
 def test_what_users_get_wrong_is_said(options, says, data, tmp_path, monkeypatch):
     for style in ("gradient", "noise"):
         shutil.copytree(data / style / "red", tmp_path / "flat" / style)
+    for half in ("train", "test"):
+        shutil.copytree(tmp_path / "flat", tmp_path / "halves" / half)
     monkeypatch.chdir(tmp_path)
     with pytest.raises((UserError, OSError), match=says):
         stage1(data, tmp_path / "run", *options)
