@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn.functional import cross_entropy
 
 import networks
-from dataset import Collection, View, batches, draw_crops, load_pictures, predict, read_collection, split_batches
+from dataset import batches, draw_crops, load_pictures, predict, read_collection, split_batches
 from networks import EmbeddingNet, StyleClassifier
-from utils import Run, UserError, choose_device, mean_over_batch, positive, rate_at, run_script, stage_parser, wrap
+from utils import Run, UserError, choose_device, mean_over_batch, rate_at, run_script, stage_parser
 
 # What the description leaves open: ours, and what the libraries do by themselves (--plain). experiments/README.md has
 # what each is worth.
@@ -51,8 +51,8 @@ def get_parser() -> argparse.ArgumentParser:
     add("--label", choices=("style", "content"), default="style", help="what the classes are; default style")
     add("--arch", default="alexnet", metavar="NAME", help="any of torchvision's classifiers; the paper has googlenet")
     add("--weights", default="none", metavar="imagenet|FILE", help="what the net starts from; default nothing")
-    add("--embedding-dim", type=positive, default=256, metavar="D", help="default 256; the paper has 128")
-    add("--image-size", type=positive, default=224, metavar="PX", help="default 224; 96 is five times faster on a CPU")
+    add("--embedding-dim", type=int, default=256, metavar="D", help="default 256; the paper has 128")
+    add("--image-size", type=int, default=224, metavar="PX", help="default 224; 96 is five times faster on a CPU")
     return parser
 
 
@@ -64,24 +64,29 @@ def main(args: argparse.Namespace) -> None:
     # Data: which pictures there are, and their decoded squares, uint8 [n, side, side, 3].
     collection = read_collection(args.data, args.split_seed)
     collection, squares = load_pictures(collection, args.image_size, device, args.cache, args.skip_unreadable)
-    check_classes(collection, args.label)
-    classes, number = collection.classes(args.label)
-    train_rows, val_rows = (collection.rows(split, args.label) for split in ("train", "val"))
+    classes, number = collection.classes[args.label], collection.number[args.label]
+    train_rows, val_rows = (np.flatnonzero((collection.split == part) & (number >= 0)) for part in ("train", "val"))
+    check_classes(args, classes, number[train_rows], number[val_rows])
     target = torch.from_numpy(number).to(device)
-    view = View(device, args.image_size, choice.colours)
+    view = device, args.image_size, choice.colours
 
     # Net and optimizer.
     torch.manual_seed(args.seed)
     embedding = EmbeddingNet(args.arch, args.embedding_dim, choice.dropout)
+    try:
+        embedding.eval()(torch.zeros(1, 3, args.image_size, args.image_size))
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--image-size {args.image_size}: does not fit the net ({error}); 224 fits all") from error
     plan = split_batches(torch.from_numpy(train_rows), args.batch_size, choice.even_batches)
-    check_net(embedding, args, min(map(len, plan)))
+    if min(map(len, plan)) == 1 and any(isinstance(layer, nn.BatchNorm2d) for layer in embedding.modules()):
+        raise UserError(f"--batch-size {args.batch_size}: leaves a batch of one, which batch norm cannot train on")
     if args.weights != "none":
         networks.load_weights(embedding, args.weights, args.arch)
     elif args.arch == "alexnet" and choice.first_weights != "torchvision":
         networks.draw_he_weights(embedding)
         if choice.first_weights == "spread":
             sample = torch.from_numpy(np.random.default_rng(args.seed).permutation(train_rows)[:128])
-            networks.spread_thresholds(embedding.backbone, next(batches(squares, [sample[:, None]], view))[1].cpu())
+            networks.spread_thresholds(embedding.backbone, next(batches(squares, [sample[:, None]], *view))[1].cpu())
     net = StyleClassifier(embedding, len(classes)).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(adam_groups(net, choice.rate_width), lr=args.lr, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
@@ -89,10 +94,16 @@ def main(args: argparse.Namespace) -> None:
     # The run: its folder, its curves, and how far it is.
     facts = {name: getattr(args, name) for name in ("arch", "embedding_dim", "image_size", "label")}
     facts |= {"stage": 1, "dropout": choice.dropout, "colours": choice.colours, "classes": classes}
-    facts = {"net": facts, "departures": vars(choice), "data": collection.facts(), "precision": str(precision)}
+    facts = {"net": facts, "departures": vars(choice), "data": collection.facts, "precision": str(precision)}
     run = Run(args, facts, zip(collection.paths, collection.split.tolist(), strict=True), score="val_accuracy")
     done = run.restore(net, optimizer, scaler)
-    forward = wrap(net, device, args.compile)
+    # Under torchrun each process trains on its part of every batch, with the mean of all processes' gradients.
+    forward = net
+    if distributed.is_initialized():
+        on_card = device.type == "cuda"
+        synced = nn.SyncBatchNorm.convert_sync_batchnorm(net) if on_card else net
+        forward = nn.parallel.DistributedDataParallel(synced, [device] if on_card else None)
+    forward = torch.compile(forward) if args.compile else forward
 
     for epoch in range(done + 1, args.epochs + 1):
         # What is drawn in an epoch is a pure function of the seed and the epoch.
@@ -103,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
         plan = split_batches(examples, args.batch_size, choice.even_batches)
 
         net.train()
-        for step, (rows, pictures) in run.watch(batches(squares, plan, view), len(plan)):
+        for step, (rows, pictures) in run.watch(batches(squares, plan, *view), len(plan)):
             rate = rate_at(step, args.epochs * len(plan), args.lr, choice.warm_up, choice.decay)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
@@ -118,7 +129,7 @@ def main(args: argparse.Namespace) -> None:
             run.note(losses, scores.argmax(dim=1) == target[rows])
 
         net.eval()
-        scores = predict(net, squares, val_rows, view, args.batch_size)
+        scores = predict(net, squares, val_rows, *view, batch_size=args.batch_size)
         val_loss = cross_entropy(scores, target[val_rows]).item()
         right = (scores.argmax(dim=1) == target[val_rows]).float()
         validated = {"val_loss": val_loss, "val_accuracy": right.mean().item()}
@@ -145,33 +156,21 @@ def adam_groups(net: nn.Module, width: int | None) -> list[dict[str, Any]]:
     return [{"params": parameters, "share": share} for share, parameters in groups.items()]
 
 
-def check_net(net: EmbeddingNet, args: argparse.Namespace, smallest_batch: int) -> None:
-    """See that a net takes pictures of --image-size, and its smallest batch. Raises `UserError`."""
-    try:
-        with torch.inference_mode():
-            net.eval()(torch.zeros(1, 3, args.image_size, args.image_size))
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--image-size {args.image_size}: does not fit the net ({error}); 224 fits all") from error
-    if smallest_batch == 1 and any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules()):
-        raise UserError(f"--batch-size {args.batch_size}: leaves a batch of one, which batch norm cannot train on")
-
-
-def check_classes(collection: Collection, label: str) -> None:
-    """See that every class can be trained and validated; say what is odd. Raises `UserError`."""
-    names, number = collection.classes(label)
-    train, val = (np.bincount(number[collection.rows(part, label)], minlength=len(names)) for part in ("train", "val"))
+def check_classes(args: argparse.Namespace, names: list[str], train: np.ndarray, val: np.ndarray) -> None:
+    """See that every class has pictures in `train` and `val`, int64 [n]; say what is odd. Raises `UserError`."""
+    train, val = (np.bincount(numbers, minlength=len(names)) for numbers in (train, val))
     poor = [name for name, count, check in zip(names, train, val, strict=True) if count < 2 or check < 1]
     if poor or len(names) < 2:
         raise UserError(
-            f"--data {collection.folder}: takes two {label}s at least, each with two pictures for training and one for "
+            f"--data {args.data}: takes two {args.label}s at least, each with two pictures for training and one for "
             f"validation; there are {len(names)}, too small {', '.join(poor) or 'none'}; of all pictures "
             f"{train.sum()} are for training and {val.sum()} for validation"
         )
     if train.max() > 10 * train.min():
         shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, train / train.sum(), strict=True))
-        print(f"note: the {label}s differ more than tenfold in size: {shares}")
+        print(f"note: the {args.label}s differ more than tenfold in size: {shares}")
     if (val > 1).sum() < 2:
-        print(f"note: too few for stage 2, which takes two {label}s with two pictures for validation each")
+        print(f"note: too few for stage 2, which takes two {args.label}s with two pictures for validation each")
 
 
 if __name__ == "__main__":

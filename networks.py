@@ -100,24 +100,19 @@ def spread_thresholds(alexnet: nn.Module, pictures: Tensor) -> None:
         layer.weight *= seen
     for layer, after in pairwise([*alexnet.features, nn.Identity()]):
         if isinstance(after, nn.ReLU):
-            set_thresholds(layer, layer(pictures))
+            # Outputs get a deviation of one; of the first half of units each is off at a share of the places.
+            outputs = layer(pictures).transpose(0, 1).flatten(1)
+            outputs = outputs[:, torch.randperm(outputs.shape[1])[:20_000]]
+            deviation, half = outputs.std(dim=1).clamp(min=1e-3), len(outputs) // 2
+            layer.weight /= deviation.view(-1, 1, 1, 1)
+            order = (outputs / deviation[:, None])[:half].sort(dim=1).values
+            off = torch.empty(half, 1).uniform_(0.3, 0.98)
+            layer.bias[:half] = -order.gather(1, (off * (order.shape[1] - 1)).long())[:, 0]
         pictures = layer(pictures)
     layer = next(layer for layer in alexnet.classifier if isinstance(layer, nn.Linear))
     channels, places = pictures.shape[1], layer.in_features // pictures.shape[1]
     weights = torch.randn(layer.out_features, channels, 1) * math.sqrt(2 / channels) / places
     layer.weight.copy_(weights.expand(-1, -1, places).flatten(1))
-
-
-def set_thresholds(layer: nn.Conv2d, outputs: Tensor) -> None:
-    """Give a layer's outputs, float [n, units, y, x], a deviation of one, and thresholds to its first half of units."""
-    outputs = outputs.transpose(0, 1).flatten(1)
-    outputs = outputs[:, torch.randperm(outputs.shape[1])[:20_000]]
-    deviation = outputs.std(dim=1).clamp(min=1e-3)
-    layer.weight /= deviation.view(-1, 1, 1, 1)
-    half = len(outputs) // 2
-    order = (outputs / deviation[:, None])[:half].sort(dim=1).values
-    off = torch.empty(half, 1).uniform_(0.3, 0.98)  # the share of places at which a unit is off
-    layer.bias[:half] = -order.gather(1, (off * (order.shape[1] - 1)).long())[:, 0]
 
 
 # Weights from elsewhere.

@@ -19,11 +19,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import distributed, nn
 
 import triplet_network as triplet
-from dataset import View, batches, draw_crops, load_pictures, predict, read_collection, split_batches
-from networks import EmbeddingNet, load_net
+from dataset import batches, draw_crops, load_pictures, predict, read_collection, split_batches
+from networks import load_net
 from utils import (
     CONFIG,
     SPLIT,
@@ -35,14 +35,13 @@ from utils import (
     read_table,
     run_script,
     stage_parser,
-    wrap,
 )
 
 # What the description leaves open: ours, and what the libraries do by themselves (--plain). experiments/README.md has
 # what each is worth.
 DEPARTURES = {
     "length": (0.25, None),  # that embeddings get before distances are measured; None: as they come
-    "bottleneck_length": (1.5, None),  # that embeddings have on average at the start, before they get that: see below
+    "bottleneck_length": (1.5, None),  # that embeddings are scaled to on average at the start, before they get that
     "average": ("active", "all"),  # a batch's loss: the mean over the triplets that do not keep the margin yet
     "momentum": (0.9, 0.0),  # of SGD
     "warm_up": (100, 0),  # steps in which the rate rises
@@ -74,17 +73,17 @@ def main(args: argparse.Namespace) -> None:
 
     # Data: the pictures, splits and classes of stage 1; their decoded squares, uint8 [n, side, side, 3].
     stage1, embedding, _ = load_net(args.stage1)
-    label, view = stage1["label"], View(device, stage1["image_size"], stage1["colours"])
+    label, view = stage1["label"], (device, stage1["image_size"], stage1["colours"])
     folder = args.data or Path(json.loads((args.stage1 / CONFIG).read_text(encoding="utf-8"))["data"]["folder"])
     collection = read_collection(folder, known={row["path"]: row["split"] for row in read_table(args.stage1 / SPLIT)})
     collection, squares = load_pictures(collection, stage1["image_size"], device, args.cache, args.skip_unreadable)
-    classes, number = collection.classes(label)
-    _, other = collection.classes("content" if label == "style" else "style")
+    classes, number = collection.classes[label], collection.number[label]
+    other = collection.number["content" if label == "style" else "style"]
     if classes != stage1["classes"]:
         raise UserError(
             f"--stage1 {args.stage1}: knows {', '.join(stage1['classes'])}; {folder} has {', '.join(classes)}"
         )
-    train_rows, val_rows = (collection.rows(split, label) for split in ("train", "val"))
+    train_rows, val_rows = (np.flatnonzero((collection.split == part) & (number >= 0)) for part in ("train", "val"))
     given = triplet.read_triplets(args.triplets, collection.split) if args.triplets else {}
     val_triplets = given["val"] if given else triplet.draw_fixed_triplets(number, other, val_rows)
     places = torch.from_numpy(np.searchsorted(val_rows, val_triplets)).to(device)
@@ -93,9 +92,12 @@ def main(args: argparse.Namespace) -> None:
     # Net and optimizer.
     embedding.to(device)
     if choice.bottleneck_length:
+        # That changes no embedding of a set length, but the steps: normalising divides gradients by the length, which
+        # stage 1 leaves at some 40, and with SGD at 0.001 little would move. (At 1 the first steps undo what it learnt.)
         sample = np.random.default_rng(args.seed).permutation(train_rows)[:512]
-        outputs = predict(embedding, squares, sample, view, args.batch_size)
-        scale_bottleneck(embedding, outputs, choice.bottleneck_length)
+        outputs = predict(embedding, squares, sample, *view, batch_size=args.batch_size)
+        for parameter in embedding.bottleneck.parameters():
+            parameter.data *= choice.bottleneck_length / outputs.norm(dim=1).mean()
     net = triplet.TripletNet(embedding, choice.length)
     # Not fused for float16, whose first steps overflow: a fused step that is skipped leaves the momentum undefined.
     fused = precision != torch.float16 or None
@@ -103,11 +105,17 @@ def main(args: argparse.Namespace) -> None:
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
 
     # The run: its folder, its curves, and how far it is.
-    facts = {"net": {**stage1, "stage": 2}, "departures": vars(choice), "data": collection.facts()}
+    facts = {"net": {**stage1, "stage": 2}, "departures": vars(choice), "data": collection.facts}
     facts["precision"] = str(precision)
     run = Run(args, facts, zip(collection.paths, collection.split.tolist(), strict=True), score="val_map")
     done = run.restore(net, optimizer, scaler)
-    forward = wrap(net, device, args.compile)
+    # Under torchrun each process trains on its part of every batch, with the mean of all processes' gradients.
+    forward = net
+    if distributed.is_initialized():
+        on_card = device.type == "cuda"
+        synced = nn.SyncBatchNorm.convert_sync_batchnorm(net) if on_card else net
+        forward = nn.parallel.DistributedDataParallel(synced, [device] if on_card else None)
+    forward = torch.compile(forward) if args.compile else forward
 
     for epoch in range(done + 1, args.epochs + 1):
         # What is drawn in an epoch is a pure function of the seed and the epoch.
@@ -125,7 +133,7 @@ def main(args: argparse.Namespace) -> None:
         plan = split_batches(examples, args.batch_size, choice.even_batches)
 
         net.train()
-        for step, (_, pictures) in run.watch(batches(squares, plan, view), len(plan)):
+        for step, (_, pictures) in run.watch(batches(squares, plan, *view), len(plan)):
             rate = rate_at(step, args.epochs * len(plan), args.lr, choice.warm_up, choice.decay)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -142,7 +150,7 @@ def main(args: argparse.Namespace) -> None:
             run.note(losses, right)
 
         net.eval()
-        embeddings = predict(net.branch, squares, val_rows, view, args.batch_size)
+        embeddings = predict(net.branch, squares, val_rows, *view, batch_size=args.batch_size)
         losses, right = triplet.triplet_losses(*embeddings[places].unbind(dim=1), args.margin, choice.squared)
         validated = {"val_loss": losses.mean().item(), "val_triplet_accuracy": right.float().mean().item()}
         validated["val_map"] = triplet.average_precisions(embeddings, val_labels).nanmean().item()
@@ -153,17 +161,6 @@ def main(args: argparse.Namespace) -> None:
     print(f"done: validation mAP {run.history[-1]['val_map']:.3f}")
     print(f"next: python -m retrieval.evaluate {args.stage1} {args.run}")
     print(f"      python -m retrieval.search {args.run} PICTURE")
-
-
-@torch.no_grad()
-def scale_bottleneck(embedding: EmbeddingNet, outputs: Tensor, length: float) -> None:
-    """Scale the bottleneck, of which `outputs`, float [n, d], come, so that these would have a mean length of `length`.
-
-    That changes no embedding of a set length, but the steps: normalising divides gradients by the length, which stage 1
-    leaves at some 40, and with SGD at 0.001 little would move. (At a length of 1 the first steps undo what it learnt.)
-    """
-    for parameter in embedding.bottleneck.parameters():
-        parameter.mul_(length / outputs.norm(dim=1).mean())
 
 
 if __name__ == "__main__":

@@ -9,10 +9,8 @@ import argparse
 import csv
 import ctypes
 import errno
-import hashlib
 import io
 import json
-import logging
 import math
 import os
 import platform
@@ -22,24 +20,22 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from hashlib import sha256
 from html import escape
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import filelock
 import torch
 from torch import Tensor, distributed, nn
+from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
 CONFIG, SPLIT, METRICS, WEIGHTS, RESUME = "config.json", "split.csv", "metrics.csv", "weights.pt", "resume.pt"
-# Options that say where and how a run is computed, not what: it may go on with others.
-FREE = {"run", "resume", "data", "stage1", "cache", "device", "amp", "compile"}
-FREE |= {"visdom", "visdom_server", "visdom_port", "env"}
+# First words of the options that say where and how a run is computed, not what: it may go on with others.
+FREE = {"run", "resume", "data", "stage1", "cache", "device", "amp", "compile", "visdom", "env"}
 NOT_FINITE = "the loss is not finite in epoch {}; {} keeps what was saved; try a smaller --lr or --amp off in a new run"
-ADVICE = "; `python -m visdom.server -bind_local` starts one (the first start needs internet), "
-ADVICE += "`ssh -R 8097:localhost:8097 gpu-box` lends gpu-box the one on your own machine"
+ADVICE = "; start one by `python -m visdom.server -bind_local`, or lend yours by `ssh -R 8097:localhost:8097 gpu-box`"
 
 
 class UserError(Exception):
@@ -63,27 +59,20 @@ class Output(io.TextIOBase):
 
 
 def run_script(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser) -> int:
-    """Run a script's `main` with the options of the command line; returns its exit status.
-
-    0: done. 1: one line on stderr names what the user can change. 128 + n: stopped by signal n, said likewise.
-    """
+    """Run `main` with the command line's options. Returns 0, or 1, or 130 if it was stopped, with one line that says why."""
     sys.stdout, sys.stderr = Output(sys.stdout), Output(sys.stderr)
-
-    def stop(number: int, _: Any) -> None:
-        raise KeyboardInterrupt(number)
-
     for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
-            signal.signal(number, stop)
+            signal.signal(number, signal.default_int_handler)
     args, status = parser.parse_args(), 1
     try:
         main(args)
         return 0
     except (UserError, OSError) as error:  # the system's errors name their file
         message = str(error)
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
-        status, message = 128 + error.args[0], "stopped"
+        status, message = 130, "stopped"
         if "resume" in args and (args.run / RESUME).exists():
             done = len(torch.load(args.run / RESUME, map_location="cpu", weights_only=True, mmap=True)["history"])
             message += f"; the same command with --resume goes on after epoch {done}"
@@ -105,18 +94,17 @@ def write_whole(path: Path, content: bytes | Callable[[Any], Any]) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except (OSError, RuntimeError) as error:  # the latter from torch.save; neither names the file
-        number = getattr(error, "errno", None) or errno.ENOSPC
-        raise OSError(number, os.strerror(number), str(path)) from error
+        number, name = getattr(error, "errno", None) or errno.ENOSPC, getattr(error, "filename", None) or path
+        raise OSError(number, f"{os.strerror(number)}; mend that or choose another folder", str(name)) from error
     finally:
         part.unlink(missing_ok=True)
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file whole or not at all; text may hold any bytes that a file's name can."""
-    lines: list[str] = []
-    csv.writer(SimpleNamespace(write=lines.append)).writerows([columns, *rows])  # quotes what holds any end of a line
-    text = "".join(line.removesuffix("\r\n") + "\n" for line in lines)
-    write_whole(path, text.encode("utf-8", "surrogateescape"))
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([columns, *rows])  # quotes what holds any end of a line
+    write_whole(path, text.getvalue().replace("\r\n", "\n").encode("utf-8", "surrogateescape"))
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -128,11 +116,6 @@ def read_table(path: Path) -> list[dict[str, str]]:
         raise UserError(f"{path}: is not valid CSV: {error}") from error
 
 
-def shown_names(folder: Path) -> set[str]:
-    """The names in a folder, without hidden ones and the one that file systems put into their root."""
-    return {path.name for path in folder.iterdir() if path.name[0] != "."} - {"lost+found"}
-
-
 def take_lock(path: Path, wait: bool) -> filelock.FileLock:
     """Lock a file until it is released or this process ends. Raises `UserError` where another process has it."""
     lock = filelock.FileLock(path, timeout=-1 if wait else 0)
@@ -140,18 +123,9 @@ def take_lock(path: Path, wait: bool) -> filelock.FileLock:
         lock.acquire()
     except filelock.Timeout as error:
         raise UserError(f"{path.parent}: another process trains in it; wait for it, or choose another") from error
-    except (OSError, NotImplementedError) as error:
-        if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-        print(f"note: {path.parent} is on a file system without locks; start nothing else there meanwhile")
+    except (OSError, NotImplementedError) as error:  # of file systems without locks
+        print(f"note: {path.parent} cannot be locked ({error}); start nothing else there meanwhile")
     return lock
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on, as argparse takes it. Raises `ValueError` for others."""
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
 
 
 def stage_parser(description: str, run: str, epochs: int) -> argparse.ArgumentParser:
@@ -160,9 +134,9 @@ def stage_parser(description: str, run: str, epochs: int) -> argparse.ArgumentPa
     add = parser.add_argument
     add("--run", type=Path, default=Path(run), metavar="DIR", help=f"where the run leaves everything; default {run}")
     add("--resume", action="store_true", help="with the same options: go on after the last epoch that was saved")
-    add("--epochs", type=positive, default=epochs, metavar="N", help=f"default {epochs}, by the public description")
+    add("--epochs", type=int, default=epochs, metavar="N", help=f"default {epochs}, by the public description")
     add("--lr", type=float, default=0.001, metavar="X", help="peak rate; default 0.001, by the public description")
-    add("--batch-size", type=positive, default=64, metavar="N", help="over all processes together; default 64")
+    add("--batch-size", type=int, default=64, metavar="N", help="over all processes together; default 64")
     add("--seed", type=int, default=0, metavar="N", help="of weights, order, crops and triplets; default 0")
     add("--plain", action="store_true", help="take back all of DEPARTURES, the table at the head of this script")
     add("--keep", choices=("last", "best"), default="last", help="weights of which epoch; the method's is the last")
@@ -186,40 +160,20 @@ def rate_at(step: int, steps: int, peak: float, warm_up: int, decay: str) -> flo
     return peak if decay == "none" else peak * (0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
 
 
-def rank() -> int:
-    """This process's number among those that `torchrun` started; 0 writes, plots and prints."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def world() -> int:
-    """How many processes `torchrun` started; 1 without it."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
-
-
 def mean_over_batch(losses: Tensor, counted: Tensor) -> Tensor:
     """The mean of a batch's losses, float [b], over those that are `counted`, bool [b], in all processes together.
 
     Each process returns its own part, so large that the mean of their gradients is the gradient of the whole.
     """
     number = counted.sum()
-    if world() > 1:
+    if distributed.is_initialized():
         distributed.all_reduce(number)
-    return (losses * counted).sum() / number.clamp(min=1) * world()
-
-
-def wrap(net: nn.Module, device: torch.device, compiled: bool) -> nn.Module:
-    """The net as a loop calls it: its gradients are the mean over all processes; compiled if asked for."""
-    if world() > 1:
-        ids = [device] if device.type == "cuda" else None
-        net = nn.parallel.DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(net) if ids else net, ids)
-    return torch.compile(net) if compiled else net
+        losses = losses * distributed.get_world_size()
+    return (losses * counted).sum() / number.clamp(min=1)
 
 
 def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
-    """Turn --device and --amp into this process's device and the type that it trains in; join the other processes.
-
-    `auto` takes a GPU if there is one, and mixed precision where the device has units for it. Raises `UserError`.
-    """
+    """By --device and --amp, this process's device and the type that it trains in; joins others. Raises `UserError`."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 is float32 on every card
     torch.backends.cudnn.deterministic = True  # the same numbers for the same seed
     name, amp, many = args.device, args.amp, distributed.is_torchelastic_launched()
@@ -237,17 +191,14 @@ def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
                 raise UserError(f"--device {name}: {reason}; choose another, or --device cpu") from error
             print(f"device: the CPU ({reason})")
     if many and not distributed.is_initialized():
-        # Time enough for the first process to decode all pictures.
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=6))
-        sys.stdout = sys.stdout if rank() == 0 else Output(None)
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        sys.stdout = Output(None) if distributed.get_rank() else sys.stdout
     if amp == "auto" and device.type == "cuda":
         major, _ = torch.cuda.get_device_capability()
         amp = "bf16" if major >= 8 else "fp16" if major >= 7 else "off"
     elif amp == "auto":
         cpuinfo = Path("/proc/cpuinfo")
         amp = "bf16" if cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text() else "off"
-    if amp == "fp16" and device.type == "cpu":
-        raise UserError("--amp fp16: needs a GPU; take --amp auto")
     if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
         # Freed memory is kept: clearing it anew for each large tensor takes a quarter of the time in bfloat16.
         for parameter, value in ((-4, 0), (-1, 2**31 - 1)):  # M_MMAP_MAX and M_TRIM_THRESHOLD in malloc.h
@@ -257,10 +208,9 @@ def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
 
 
 class Run:
-    """A run and its folder: config.json, split.csv, metrics.csv, weights.pt, resume.pt; see README.md.
+    """A run and its folder, which README.md describes. `facts` are in its config.json, "net" of them in weights.pt too.
 
-    `facts` has the parts of config.json beside the options; its "net" is in weights.pt too. `split` has the rows of
-    split.csv. `score` names the column of metrics.csv that tells the best epoch.
+    `split` has the rows of split.csv; `score` names the column of metrics.csv that tells the best epoch.
     """
 
     def __init__(self, args: argparse.Namespace, facts: dict[str, Any], split: Iterable, score: str) -> None:
@@ -270,32 +220,28 @@ class Run:
         self.losses: list[float] = []  # of each step, as the mean over its batch
         self.epoch_steps, self.recent, self.next_save = 0, [], 0.0
         self.curves = Curves(self)
-        if rank():
+        self.leads = not distributed.is_initialized() or distributed.get_rank() == 0  # writes, plots and prints
+        if not self.leads:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Paths in full: the next start may be from another folder.
-        options = json.loads(json.dumps(vars(args), default=lambda path: str(path.resolve())))
-        there, problem = shown_names(self.folder) - {CONFIG, SPLIT}, ""
-        if there and METRICS not in there:
-            problem = "holds something else; empty it"
-        elif there and not args.resume:
-            problem = "holds a run already; go on with it by --resume"
-        elif there:
-            before = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
-            began = {name: before["options"].get(name) for name in options if name not in FREE}
-            other = [f"--{name.replace('_', '-')} {value}" for name, value in began.items() if value != options[name]]
-            if other:
-                start = f"{'--weights' if 'weights' in options else '--stage1'} {self.folder}"
-                problem = f"began with {' '.join(other)}; give the same, or start from its weights by {start}"
-            elif before["data"]["fingerprint"] != facts["data"]["fingerprint"] or before["net"] != facts["net"]:
-                problem = "began with other pictures, labels or splits, or from another --stage1; restore these"
-        if problem:
-            raise UserError(f"--run {self.folder}: {problem}, or choose another folder")
         self.lock = take_lock(self.folder / ".lock", wait=False)
-        if not there:
+        options = json.loads(json.dumps(vars(args), default=lambda path: str(path.resolve())))  # paths in full
+        if not (self.folder / METRICS).exists():
             write_table(self.folder / SPLIT, ("path", "split"), split)
             config = {"options": options, **facts, "torch": torch.__version__}
             write_whole(self.folder / CONFIG, json.dumps(config, indent=2).encode())
+            return
+        before = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        began = {name: before["options"].get(name) for name in options if name.split("_")[0] not in FREE}
+        other = [f"--{name.replace('_', '-')} {value}" for name, value in began.items() if value != options[name]]
+        if before["data"]["fingerprint"] != facts["data"]["fingerprint"] or before["net"] != facts["net"]:
+            other.append("other pictures, labels or splits, or another --stage1")
+        if other or not args.resume:
+            problem = (
+                f"began with {', '.join(other)}; give the same" if args.resume else "holds a run; go on by --resume"
+            )
+            start = f"start from its weights by --{'weights' if 'weights' in options else 'stage1'} {self.folder}"
+            raise UserError(f"--run {self.folder}: {problem}, or {start} and another --run")
 
     def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> int:
         """Go on from resume.pt if the run has begun; returns how many epochs are done. Later ones save these parts."""
@@ -322,7 +268,7 @@ class Run:
             yield step, batch
             if len(self.recent) == 10 or step + 1 == epoch * count:
                 sums, self.recent = torch.stack(self.recent).double(), []
-                if world() > 1:
+                if distributed.is_initialized():
                     distributed.all_reduce(sums)
                 sums = sums.cpu()
                 self.losses += (sums[:, 0] / sums[:, 2]).tolist()
@@ -349,29 +295,22 @@ class Run:
         row |= {"images_per_second": pictures / self.seconds, "seconds": time.monotonic() - self.began}
         better = all(row[self.score] > before[self.score] for before in self.history)
         self.history.append(row)
-        if rank():
+        if not self.leads:
             return
         write_table(self.folder / METRICS, list(row), ([f"{x:.6g}" for x in one.values()] for one in self.history))
         began = time.monotonic()
         due = began > self.next_save or epoch in (1, self.args.epochs)
         if better if self.args.keep == "best" else due:
             weights = {name: part.state_dict() for name, part in self.parts["net"].named_children()}  # embedding, head
-            weights = on_cpu({**self.facts["net"], "epoch": epoch, **weights})
+            weights = tree_map_only(Tensor, Tensor.cpu, {**self.facts["net"], "epoch": epoch, **weights})
             write_whole(self.folder / WEIGHTS, lambda file: torch.save(weights, file))
         if due:  # after the weights: a kill in between has this epoch come again, with the same ones
             state = {name: vars(self)[name] for name in ("history", "losses", "epoch_steps")}
-            state |= on_cpu({name: part.state_dict() for name, part in self.parts.items()})
+            state |= tree_map_only(Tensor, Tensor.cpu, {name: part.state_dict() for name, part in self.parts.items()})
             write_whole(self.folder / RESUME, lambda file: torch.save(state, file))
             self.next_save = time.monotonic() + (time.monotonic() - began) / 0.05  # of the time
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), "(best)" * better)
         self.curves.show()
-
-
-def on_cpu(value: Any) -> Any:
-    """Plain data with its tensors on the CPU, where every machine can load them."""
-    if isinstance(value, dict):
-        return {name: on_cpu(part) for name, part in value.items()}
-    return value.cpu() if isinstance(value, Tensor) else value
 
 
 class Curves:
@@ -388,7 +327,7 @@ class Curves:
     def show(self) -> None:
         """Draw the run, if that takes little of the time. Whatever goes wrong is one line, said once."""
         began, args, running = time.monotonic(), self.run.args, len(self.run.history) < self.run.args.epochs
-        if rank() or not args.visdom or (began < self.next and running):
+        if not self.run.leads or not args.visdom or (began < self.next and running):
             return
         try:
             self.client = self.client or self.connect()
@@ -403,7 +342,6 @@ class Curves:
 
     def connect(self) -> Any:
         """Find the server and an environment that is no other run's; a new run clears it. Raises what tells the reason."""
-        import requests
         import visdom
 
         class Client(visdom.Visdom):
@@ -413,27 +351,24 @@ class Curves:
                 self.session.trust_env = not re.search("//(localhost|127.0.0.1):", url)  # no proxy to oneself
                 try:
                     answer = self.session.post(url, data=data or {}, timeout=2, allow_redirects=False)
-                except requests.RequestException as error:
+                except OSError as error:  # all of requests' errors are
                     while error.__context__:  # down to what the system said
                         error = error.__context__
                     raise UserError(f"{error}{ADVICE if isinstance(error, ConnectionRefusedError) else ''}") from error
-                if answer.status_code != requests.codes.ok:
+                if answer.status_code != 200 or answer.text.startswith("<"):
                     raise UserError(f"status {answer.status_code}: it wants a login, has another path, or is no Visdom")
                 return answer.text
 
             def text_in(self, win: str, env: str) -> str:
-                """What a window of text says; nothing if it is not there."""
                 return json.loads(self.get_window_data(win, env))["content"] if self.win_exists(win, env) else ""
 
-        logging.getLogger("visdom").setLevel(logging.CRITICAL)
+        visdom.logger.setLevel("CRITICAL")
         server, port, path = re.split(r":(\d+)(?=/|$)", self.address, maxsplit=1)
         client = Client(server, None, port, path, env="all", raise_exceptions=True, use_incoming_socket=False)
-        if client.win_exists("run") is None:
-            raise UserError("it is no Visdom")
         folder, env = self.run.folder.resolve(), self.run.args.env
         names = [env] if env else ["-".join(folder.parts[-count:]) for count in (2, 3)]
         names = [re.sub(r"[\W_]+", "-", name)[-80:].strip("-") for name in names]
-        names.append(f"{names[-1]}-{hashlib.sha256(self.title.encode()).hexdigest()[:4]}")
+        names.append(f"{names[-1]}-{sha256(self.title.encode()).hexdigest()[:4]}")
         self.env = next(name for name in names if self.title in (client.text_in("run", name) or self.title))
         print(f"visdom: {self.address}/env/{self.env}, beside other runs in {self.address}/env/all")
         if not (self.run.folder / METRICS).exists():
@@ -443,40 +378,40 @@ class Curves:
 
     def draw(self) -> None:
         """Draw the run's text and curves, its traces beside other runs' and its line in the list, newest first."""
-        run, args, history, client = self.run, self.run.args, self.run.history, self.client
+        run, args, facts, history, client = self.run, self.run.args, self.run.facts, self.run.history, self.client
         state = f"is in epoch {len(history) + 1} of {args.epochs}" if len(history) < args.epochs else "is done"
         if history:
             best = max(history, key=lambda row: row[run.score])
             state += f", best {run.score} {best[run.score]:.3f} in epoch {best['epoch']}"
         state += time.strftime(" (%H:%M)")  # of a run that was stopped, the last that was seen
-        parts = vars(args), run.facts["data"], run.facts["departures"]
-        rows = [escape(", ".join(f"{name} {value}" for name, value in part.items())) for part in parts]
+        settings = escape(", ".join(f"{name} {value}" for name, value in (vars(args) | facts["data"]).items()))
         opts = {"title": "run", "width": 450, "height": 350}
-        client.text("<p>".join([f"{self.title} {state}", *rows]), "run", self.env, opts)
-        traces: list[tuple[str, str, str, str, Iterable, Iterable]] = []  # environment, window, name, what x is, x, y
+        client.text(f"{self.title} {state}<p>{settings}<p>{escape(str(facts['departures']))}", "run", self.env, opts)
+        epochs = range(1, len(history) + 1)
+        for name in ("train_loss", "val_loss", run.score):  # a run that begins has traces without points here
+            title = f"stage {facts['net']['stage']} {name}"
+            self.draw_line("all", title, self.env, "epoch", epochs, [row[name] for row in history])
+        for name in [name for name in (history or [()])[0] if name not in ("epoch", "lr", "seconds")]:
+            title = re.sub("^(train|val)_", "", name)
+            self.draw_line(self.env, title, name, "epoch", epochs, [row[name] for row in history])
         if run.losses:
             width = 1 << ((len(run.losses) - 1) // 1000).bit_length()  # steps that are one point, all along the curve
-            at, steps, choice = range(0, len(run.losses), width), run.epoch_steps, run.facts["departures"]
+            at, steps, choice = range(0, len(run.losses), width), run.epoch_steps, facts["departures"]
             losses = [part.mean().item() for part in torch.tensor(run.losses).split(width)]
-            traces += [(self.env, "batch loss", "batch loss", "epochs", [(step + 1) / steps for step in at], losses)]
+            self.draw_line(self.env, "batch loss", "batch loss", "epochs", [(step + 1) / steps for step in at], losses)
             rates = [rate_at(step, args.epochs * steps, args.lr, choice["warm_up"], choice["decay"]) for step in at]
-            traces += [(self.env, "learning rate", "lr", "step", [step + 1 for step in at], rates)]
-        shared = "train_loss", "val_loss", run.score
-        lines = [("all", f"stage {run.facts['net']['stage']} {name}", self.env, name) for name in shared]
-        names = [name for name in (history or [()])[0] if name not in ("epoch", "lr", "seconds")]
-        lines += [(self.env, re.sub("^(train|val)_", "", name), name, name) for name in names]
-        epochs = range(1, len(history) + 1)
-        traces += [(*line, "epoch", epochs, [row[name] for row in history]) for *line, name in lines]
-        for env, title, trace, xlabel, x, y in traces:  # in `all`, a run that begins has traces without points
-            xaxis = {"title": xlabel, "type": "category" if xlabel == "epoch" else "linear"}  # whole numbers
-            yaxis = {"title": title, "rangemode": "normal" if "loss" in title else "tozero"}
-            opts = {"title": title, "showlegend": True, "markers": xlabel == "epoch", "markersize": 4}
-            opts["layoutopts"] = {"plotly": {"xaxis": xaxis, "yaxis": yaxis}}
-            x, y = ([float(f"{value:.6g}") for value in values] for values in (x or [1], y or [math.nan]))
-            client.line(y, x, title, env, opts, "replace" if client.win_exists(title, env) else None, trace)
+            self.draw_line(self.env, "learning rate", "lr", "step", [step + 1 for step in at], rates)
         lines = [line for line in client.text_in("runs", "main").split("<br>") if f">{self.env}<" not in line]
         link = f'<a href="{client.base_url}/env/{{0}}">{{0}}</a>'.format
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime((run.folder / CONFIG).stat().st_mtime))
         lines = sorted({*lines, f"{began} {link(self.env)} {state}", link("all") + " runs in one plot"}, reverse=True)
         client.text("<br>".join(lines), "runs", "main", {"title": "runs", "width": 900, "height": 600})
         client.save([self.env, "all", "main"])
+
+    def draw_line(self, env: str, title: str, name: str, xlabel: str, x: Iterable, y: Iterable) -> None:
+        """Draw a trace in a window, whose title is that of y too."""
+        xaxis = {"title": xlabel, "type": "category" if xlabel == "epoch" else "linear"}  # whole numbers
+        layout = {"plotly": {"xaxis": xaxis, "yaxis": {"title": title, "rangemode": "tozero"}}}
+        opts = {"title": title, "showlegend": True, "markers": xlabel == "epoch", "markersize": 4, "layoutopts": layout}
+        x, y = ([float(f"{value:.6g}") for value in values] for values in (x or [1], y or [math.nan]))
+        self.client.line(y, x, title, env, opts, "replace" if self.client.win_exists(title, env) else None, name)

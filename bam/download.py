@@ -24,7 +24,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.util import Retry, make_headers, parse_url
 
-from dataset import UnreadablePicture, read_picture
+from dataset import read_picture
 from utils import UserError
 
 MAX_BYTES = 32_000_000  # of an answer
@@ -191,7 +191,7 @@ def verify_and_shrink(data: bytes) -> bytes:
             # It warns of broken colour profiles too, unless these are called otherwise.
             simplejpeg.decode_jpeg(data.replace(b"ICC_PROFILE", b"not_counted"), "GRAY", strict=True)
         picture = read_picture(data, least=SHORT_SIDE)
-    except (UnreadablePicture, ValueError) as error:
+    except (UserError, ValueError) as error:
         raise Failure("damaged picture") from error
     scale = SHORT_SIDE / min(picture.shape[:2])
     if scale < 1:

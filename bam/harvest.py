@@ -24,7 +24,7 @@ from tqdm import tqdm
 from bam.choice import Candidates, choose, open_database, read_addresses, read_candidates
 from bam.download import GIVEN_UP, NO_ANSWER, TEMPORARY, Client, Failure, host_of, spell, verify_and_shrink
 from dataset import BAM_CONTENTS, BAM_STYLES
-from utils import UserError, read_table, run_script, shown_names, write_table, write_whole
+from utils import UserError, read_table, run_script, write_table, write_whole
 
 PATIENCE = 100  # pictures in a row without an answer, before a server is given up
 
@@ -56,7 +56,7 @@ class Harvest:
     def __init__(self, out: Path, candidates: Candidates) -> None:
         """Find out what earlier runs left. What failed for want of an answer is forgotten, and so asked for again."""
         self.out, self.candidates, self.table = out, candidates, out / "failures.csv"
-        if not self.table.exists() and out.is_dir() and shown_names(out):
+        if not self.table.exists() and any(path.name[0] != "." for path in out.glob("*")):
             raise UserError(f"--out {out}: holds files that are not this command's; give a new folder")
         self.have = np.zeros(len(candidates.mid), bool)
         for style, (start, *_, end) in zip(candidates.styles, candidates.bounds.tolist(), strict=True):

@@ -81,7 +81,7 @@ def claim(args: argparse.Namespace) -> None:
     """Write down what all runs in OUT have in common. Raises `UserError` where it holds others."""
     common = {name: getattr(args, name) for name in ("image_size", "epochs", "options", "stage1_options")}
     common |= {script.__name__: script.DEPARTURES for script in SCRIPTS.values()}
-    common["data"] = read_collection(args.data).facts()["fingerprint"]
+    common["data"] = read_collection(args.data).facts["fingerprint"]
     text, note = json.dumps(common, indent=2), args.out / "recipes.json"
     if note.exists() and note.read_text(encoding="utf-8") != text:
         raise UserError(f"--out {args.out}: holds runs of other data, options or departures; choose another folder")

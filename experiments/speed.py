@@ -143,9 +143,9 @@ def time_script(args: argparse.Namespace, data: Path, name: str, stage: int, *op
     return statistics.median(row["images_per_second"] for row in rows[1:])
 
 
-def ready_batches(squares: Tensor, plan: Sequence[Tensor], view: dataset.View) -> Iterator[tuple[Tensor, Tensor]]:
+def ready_batches(squares: Tensor, plan: Sequence[Tensor], *view: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """As `dataset.batches`, but that every batch has the pictures of the first one, which is the largest."""
-    _, pictures = next(dataset.batches(squares, plan[:1], view))
+    _, pictures = next(dataset.batches(squares, plan[:1], *view))
     for rows in torch.cat(list(plan))[..., 0].to(pictures.device).split([len(batch) for batch in plan]):
         yield rows, pictures[: rows.numel()]
 
@@ -164,17 +164,17 @@ class PlainPictures(Dataset):
     def __getitem__(self, place: int) -> tuple[Any, ...]:
         files = [self.collection.folder / self.collection.paths[row] for row in self.rows[place]]
         pictures = [self.transform(Image.open(file).convert("RGB")) for file in files]
-        return *pictures, self.collection.style[self.rows[place, 0]]
+        return *pictures, self.collection.number["style"][self.rows[place, 0]]
 
 
 def train_plainly(args: argparse.Namespace, collection: dataset.Collection, stage: int, workers: int) -> Iterator[int]:
     """Train by the plain recipe, epoch after epoch; yields the number of pictures after each step, its loss read."""
     torch.backends.cudnn.allow_tf32 = True  # as PyTorch has it by itself
     device, net = torch.device(args.device), EmbeddingNet(args.arch)
-    net = (StyleClassifier(net, len(collection.styles)) if stage == 1 else net).to(device).train()
+    net = (StyleClassifier(net, len(collection.classes["style"])) if stage == 1 else net).to(device).train()
     optimizer = (torch.optim.Adam if stage == 1 else torch.optim.SGD)(net.parameters(), lr=0.001)
-    rows = collection.rows("train")
-    triplets, _ = draw_triplets(collection.style, collection.content, rows, np.random.default_rng(0))
+    rows = np.flatnonzero(collection.split == "train")
+    triplets, _ = draw_triplets(*collection.number.values(), rows, np.random.default_rng(0))
     examples = PlainPictures(collection, rows[:, None] if stage == 1 else triplets, args.image_size)
     how = {"num_workers": workers, "persistent_workers": True, "pin_memory": device.type == "cuda"}
     loader = DataLoader(examples, args.batch_size, shuffle=True, **how)

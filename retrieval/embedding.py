@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 import dataset
-from dataset import BAM_CONTENTS, BAM_STYLES, STORED_PER_SEEN, SUFFIXES, Collection, UnreadablePicture
+from dataset import STORED_PER_SEEN, Collection
 from networks import load_net
 from utils import CONFIG, WEIGHTS, UserError, write_whole
 
@@ -69,7 +71,7 @@ class TrainedNet(nn.Module):
         if isinstance(picture, (str, Path)):
             try:
                 picture = dataset.read_picture(Path(picture), side)
-            except UnreadablePicture as error:
+            except UserError as error:
                 raise UserError(f"{picture}: cannot be read ({error}); give whole pictures") from error
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise ValueError(f"a picture is uint8 [height, width, 3], not {picture.dtype} {list(picture.shape)}")
@@ -78,8 +80,8 @@ class TrainedNet(nn.Module):
     def predict(self, squares: Tensor, rows: np.ndarray) -> Tensor:
         """As `see`, of rows, int64 [n], of squares, uint8 [m, side, side, 3], such as `dataset.load_pictures` gives."""
         device = self.embedding.bottleneck.weight.device
-        view = dataset.View(device, self.facts["image_size"], self.facts["colours"])
-        return dataset.predict(self.embedding, squares, rows, view, batch_size=64).clone()
+        view = device, self.facts["image_size"], self.facts["colours"]
+        return dataset.predict(self.embedding, squares, rows, *view, batch_size=64).clone()
 
 
 def load(run: Path | str, device: torch.device | str = "cpu") -> TrainedNet:
@@ -100,21 +102,10 @@ def read_pictures(folder: Path, split: str = "all") -> Collection:
     Its splits are the folder's own, if one of them is asked for, which may be empty; else all pictures are in "all".
     Raises `UserError` as `dataset.read_collection` does.
     """
-    if not folder.is_dir():
-        raise UserError(f"--data {folder}: is no folder; correct the path")
-    shown = [path for path in sorted(folder.iterdir()) if path.name[0] != "."]
-    names = [path.name for path in shown if path.suffix.lower() in SUFFIXES]
-    if (folder / "index.csv").exists():
-        table = dataset.read_index(folder)
-    elif names and not any(path.is_dir() and not path.is_symlink() for path in shown):
-        table = [{"path": name, "style": ""} for name in names]
-    else:
-        table = dataset.walk(folder)
-    style, styles = dataset.number_names([row["style"] for row in table], BAM_STYLES)
-    content, contents = dataset.number_names([row.get("content", "") for row in table], BAM_CONTENTS)
-    splits = np.array(["all" if split == "all" else row.get("split", "") for row in table], dtype="<U5")
-    print(f"data: {len(table)} pictures, styles: {', '.join(styles) or 'none'}")
-    return Collection(folder, [row["path"] for row in table], styles, contents, style, content, splits)
+    collection = dataset.read_collection(folder, split_seed=None)
+    if split == "all":
+        collection = replace(collection, split=np.full(len(collection.paths), "all"))
+    return collection
 
 
 def embed_collection(run: Path, net: TrainedNet, collection: Collection) -> Tensor:
@@ -123,8 +114,10 @@ def embed_collection(run: Path, net: TrainedNet, collection: Collection) -> Tens
     They are kept in the run's folder, and made anew when its weights or a picture changed.
     """
     files = [run / WEIGHTS, *(collection.folder / path for path in collection.paths)]
-    key = dataset.hash_of([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-    kept = run / f"embeddings-{dataset.hash_of(str(collection.folder.resolve()))[:8]}.npz"
+    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    values = state, collection.folder.resolve()
+    key, place = (sha256(repr(value).encode("utf-8", "backslashreplace")).hexdigest() for value in values)
+    kept = run / f"embeddings-{place[:8]}.npz"
     if kept.exists():
         with np.load(kept) as file:
             if file["key"] == key:

@@ -113,13 +113,14 @@ def see_pictures(run: Path, args: argparse.Namespace, device: torch.device) -> C
         collection = read_collection(folder, known={row["path"]: row["split"] for row in read_table(run / SPLIT)})
     cache = Path(cache) if cache and not args.data else None
     collection, squares = load_pictures(collection, net.facts["image_size"], torch.device("cpu"), cache, True)
-    rows = collection.rows(args.split, net.label)
+    wanted = collection.split != "" if args.split == "all" else collection.split == args.split
+    rows = np.flatnonzero(wanted & (collection.number[net.label] >= 0))
     if not len(rows):
         raise UserError(f"--split {args.split}: {folder} has no pictures of known {net.label} in it; choose another")
     found = net.predict(squares, rows)
     chosen = net.head(found).argmax(dim=1).cpu().numpy() if net.head else np.full(len(rows), -1)
-    labels = {label: collection.classes(label) for label in sorted(("style", "content"), key=net.label.__ne__)}
-    labels = {label: (names, number[rows]) for label, (names, number) in labels.items()}
+    own_first = sorted(collection.classes, key=net.label.__ne__)
+    labels = {label: (collection.classes[label], collection.number[label][rows]) for label in own_first}
     names, number = labels[net.label]
     true = np.array([net.classes.index(name) if name in net.classes else -1 for name in names])[number]
     return Case(run, config, net, collection, squares, rows, labels, normalize(found, dim=1), true, chosen)

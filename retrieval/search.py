@@ -26,7 +26,7 @@ from torch.nn.functional import normalize
 from dataset import Collection, read_picture
 from retrieval.embedding import embed_collection, load, read_config, read_pictures
 from retrieval.pictures import Cell, draw_sheet
-from utils import UserError, choose_device, positive, run_script, write_whole
+from utils import UserError, choose_device, run_script, write_whole
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -43,7 +43,7 @@ def get_parser() -> argparse.ArgumentParser:
     what.add_argument("--content", type=nfc, metavar="NAME", help="only pictures of this content")
     what.add_argument("--like", nargs="+", type=Path, metavar="RUN2 PICTURE", help="a run, and pictures of a content")
     add("--weight", type=float, default=0.5, metavar="W", help="of --like, from 0 to 1; default 0.5: as much as style")
-    add("--top", type=positive, default=10, metavar="N", help="how many to find; default 10")
+    add("--top", type=int, default=10, metavar="N", help="how many to find; default 10")
     add("--out", type=Path, metavar="FILE", help="draw the answers too: sheet.png")
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.set_defaults(amp="off")
@@ -66,10 +66,11 @@ def main(args: argparse.Namespace) -> None:
     themselves, folder = {path.resolve() for path in asked}, collection.folder.resolve()
     wanted = far.isfinite() & torch.tensor([folder / path not in themselves for path in collection.paths])
     if args.content:
-        if args.content not in collection.contents:
-            known = ", ".join(collection.contents) or "none is known"
+        contents = collection.classes["content"]
+        if args.content not in contents:
+            known = ", ".join(contents) or "none is known"
             raise UserError(f"--content {args.content}: is none of the contents of {collection.folder}: {known}")
-        wanted &= torch.from_numpy(collection.content == collection.contents.index(args.content))
+        wanted &= torch.from_numpy(collection.number["content"] == contents.index(args.content))
     found = far.where(wanted, torch.inf).argsort()[: min(args.top, int(wanted.sum()))].tolist()
     if not found:
         raise UserError(f"{collection.folder}: has no pictures left to find; give another --data or --content")
@@ -93,21 +94,21 @@ def in_deviations(far: Tensor) -> Tensor:
 
 def print_answers(collection: Collection, found: list[int], columns: dict[str, Tensor]) -> None:
     """Print a line for each picture found."""
-    styles, contents = ([*names, "-"] for names in (collection.styles, collection.contents))
+    styles, contents = ([*names, "-"] for names in collection.classes.values())
     wide, wider = (max(8, *map(len, names)) for names in (styles, contents))
     print("     ", *(f"{name:>8}" for name in columns), f" {'style':{wide}}  {'content':{wider}}  picture")
     for place, row in enumerate(found, 1):
         values = (f"{values[row]:8.3f}" for values in columns.values())
-        style, content = styles[collection.style[row]], contents[collection.content[row]]
+        style, content = styles[collection.number["style"][row]], contents[collection.number["content"][row]]
         print(f"{place:5}.", *values, f" {style:{wide}}  {content:{wider}}  {collection.paths[row]}")
 
 
 def draw_answers(collection: Collection, found: list[int], far: Tensor, asked: list[Path]) -> bytes:
     """A sheet of the pictures that were asked with and, in rows of five, of those that were found."""
-    styles, contents = ([*names, ""] for names in (collection.styles, collection.contents))
+    styles, contents = ([*names, ""] for names in collection.classes.values())
     cells = [Cell(read_picture(path, 150), path.name) for path in asked]
     for place, row in enumerate(found, 1):
-        names = filter(None, (styles[collection.style[row]], contents[collection.content[row]]))
+        names = filter(None, (styles[collection.number["style"][row]], contents[collection.number["content"][row]]))
         picture = read_picture(collection.folder / collection.paths[row], 150)
         cells.append(Cell(picture, f"{place}. {far[row]:.3f}", ", ".join(names)))
     questions, answers = cells[: len(asked)], cells[len(asked) :]

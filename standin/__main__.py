@@ -26,7 +26,7 @@ from tqdm import tqdm
 from standin.contents import CONTENTS
 from standin.scenes import draw_paint, draw_scene
 from standin.styles import STYLES, render
-from utils import UserError, run_script, shown_names, write_whole
+from utils import UserError, run_script, write_whole
 
 NOTE = ".standin.json"  # in the folder of a collection: the options that it was drawn with
 
@@ -68,7 +68,7 @@ def claim(folder: Path, options: dict[str, int]) -> None:
         found = json.loads(note.read_text())
         if found != options:
             raise UserError(f"{folder}: holds a collection drawn with other options, {found}; name another folder")
-    elif shown_names(folder):
+    elif any(path.name[0] != "." for path in folder.iterdir()):
         raise UserError(f"{folder}: holds something else already; name a new or an empty folder")
     else:
         write_whole(note, json.dumps(options).encode())

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from dataset import UnreadablePicture, read_picture, to_square
+from dataset import read_picture, to_square
+from utils import UserError
 
 HEIGHT, WIDTH = 48, 64
 
@@ -154,7 +155,7 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
 def test_what_is_no_whole_picture_is_refused_with_a_reason(data, tmp_path):
     (tmp_path / "picture.jpg").write_bytes(data)
     for source in (data, tmp_path / "picture.jpg"):
-        with pytest.raises(UnreadablePicture, match="."):
+        with pytest.raises(UserError, match="."):
             read_picture(source)
 
 
@@ -209,7 +210,7 @@ def test_a_damaged_file_is_decoded_or_refused_and_one_that_is_cut_is_refused_or_
             del spoilt[place:]
         try:
             square = to_square(picture := read_picture(bytes(spoilt)), 32)
-        except UnreadablePicture as error:
+        except UserError as error:
             refused += bool(str(error))
             continue
         assert square.shape == (32, 32, 3) and square.dtype == np.uint8

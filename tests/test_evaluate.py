@@ -96,7 +96,7 @@ def test_names_on_pictures_may_be_of_any_bytes():
 
 def test_a_list_of_triplets_is_trained_on_and_is_for_all_runs(collection, stage1_run, tmp_path, capsys):
     split, file = read_collection(collection), tmp_path / "list.txt"
-    rows = [split.rows(name).tolist() for name in ("train", "val", "test")]
+    rows = [np.flatnonzero(split.split == name).tolist() for name in ("train", "val", "test")]
     file.write_text("".join(f"{anchor} {part[-1]} {part[1]}\n" for part in rows for anchor in part[2:-1]))
     (row,) = stage2(stage1_run, tmp_path / "run", "--triplets", file, "--epochs", 1)
     assert 0 < float(row["val_triplet_accuracy"]) <= 1
