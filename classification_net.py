@@ -27,8 +27,8 @@ from dataset import batches, draw_crops, load_pictures, predict, read_collection
 from networks import EmbeddingNet, StyleClassifier
 from utils import Run, UserError, choose_device, mean_over_batch, rate_at, run_script, stage_parser
 
-# What the description leaves open: ours, and what the libraries do by themselves (--plain). experiments/README.md has
-# what each is worth.
+# Where we depart: our choice, and what the description or else the libraries have, which --plain takes. To take one
+# entry back, copy its second value over its first. experiments/README.md has what each is worth.
 DEPARTURES = {
     "first_weights": ("spread", "torchvision"),  # of an AlexNet from nothing: networks.spread_thresholds; or "he"
     "colours": ("centred", "unit"),  # around ImageNet's mean, or from 0 to 1

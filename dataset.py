@@ -100,7 +100,7 @@ def read_collection(folder: Path, split_seed: int | None = 0, known: dict[str, s
         places = {"": -1} | {name: place for place, name in enumerate(classes[label])}
         number[label] = np.array([places[name] for name in names], dtype=np.int64)
     if known is None and split_seed is not None:
-        # Files that are equal byte for byte are a group where the index gives none.
+        # Files that are equal byte for byte are a group, named after the first of them, where the index gives none.
         common, group, first = Counter(stat.st_size for stat in stats), [], {}
         for row, path, stat in zip(table, paths, stats, strict=True):
             same = sha256((folder / path).read_bytes()).digest() if common[stat.st_size] > 1 else path
@@ -108,13 +108,13 @@ def read_collection(folder: Path, split_seed: int | None = 0, known: dict[str, s
         if copies := sum(not row.get("group") for row in table) - len(first):
             print(f"data: {copies} files are copies of others, byte for byte; those of no given split stay together")
         split = draw_splits(*number.values(), group, split, split_seed)
-    counts = dict(Counter(split.tolist()))
+    counts = {name: int((split == name).sum()) for name in SPLITS if name in split}
     state = paths, [stat.st_size for stat in stats], [one.tolist() for one in number.values()], split.tolist()
     fingerprint = sha256(repr(state).encode("utf-8", "backslashreplace")).hexdigest()[:16]
     facts = {"folder": str(folder.resolve()), "pictures": counts, "fingerprint": fingerprint}
-    said = ", ".join(f"{count} {name or 'left out'}" for name, count in counts.items())
+    said = "".join(f", {count} {name}" for name, count in counts.items())
     labels = "; ".join(f"{len(names)} {label}s: {', '.join(names) or 'none'}" for label, names in classes.items())
-    print(f"data: {len(table)} pictures ({said}); {labels}")
+    print(f"data: {len(table)} pictures{said}; {labels}")
     return Collection(folder, paths, stats, classes, number, split, facts)
 
 
@@ -122,11 +122,12 @@ def read_index(index: Path) -> list[dict[str, str]]:
     """The rows of an index.csv, without spaces around values. Raises `UserError` for one that is not as it should be."""
     table, seen = read_table(index), set()
     for line, row in enumerate(table, 2):
-        odd = None in row or not row.get("path") or "style" not in row or row["path"] in seen
-        if odd or row.get("split", "").strip() not in ("", *SPLITS):
-            wanted = "a path of its own, a style, and train, val, test or nothing as split, as a header path,style says"
-            raise UserError(f"{index}, row {line}: wants {wanted}")
+        longer = row.pop(None, "")
         row |= {name: value.strip() for name, value in row.items()}
+        odd = longer or not row.get("path") or "style" not in row or row["path"] in seen
+        if odd or row.get("split", "") not in ("", *SPLITS):
+            problem = "needs a path of its own and as split train, val, test or nothing; the header needs path,style"
+            raise UserError(f"{index}, row {line}: {problem}")
         seen.add(row["path"])
     if not table:
         raise UserError(f"{index}: lists no pictures; delete it to go by the folders' names")
@@ -144,15 +145,17 @@ def walk(folder: Path) -> list[dict[str, str]]:
     for place, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
         path = Path(place).relative_to(folder)
         split = SPLIT_FOLDERS.get(path.parts[0].lower()) if by_split and path.parts else ""
-        style, content, *deeper = *(() if split is None else path.parts[by_split:]), "", ""
+        parts = () if split is None else path.parts[int(by_split) :]
+        style, content, *deeper = (*parts, "", "")
         real = {Path(place, name).resolve(): name for name in sorted(folders) if name[0] != "."}
         folders[:] = [name for target, name in real.items() if target not in seen]  # links may go in circles
         seen |= real.keys()
+        flat = not path.parts and not folders
         if path.parts and {".lock", "split.csv", "embeddings.npz"} & set(files):  # a cache, a run, an evaluation
             style, folders[:] = "", []
         for name in sorted(name for name in files if name[0] != "."):
             suffix = Path(name).suffix.lower()
-            if (style or not (path.parts or folders)) and suffix in SUFFIXES and not any(deeper):
+            if (style or flat) and suffix in SUFFIXES and not any(deeper):
                 table.append({"path": (path / name).as_posix(), "style": style, "content": content, "split": split})
             else:
                 passed_over[place, suffix or "no suffix"] += 1
@@ -179,7 +182,7 @@ def draw_splits(style: np.ndarray, content: np.ndarray, group: list[str], given:
         members.setdefault(name, []).append(row)
     split = given.copy()
     for rows in members.values():
-        split[rows] = np.where(given[rows] == "", max(given[rows]), given[rows])  # all of a group follow one of it
+        split[rows] = np.where(given[rows] == "", max(given[rows]), given[rows])  # where some of a group have one
     free = [name for name, rows in members.items() if not split[rows[0]]]
     strata = [((s,), (s, c)) for s, c in zip(style.tolist(), content.tolist(), strict=True)]
     lacking: dict[tuple, np.ndarray] = {}
@@ -198,30 +201,32 @@ def draw_splits(style: np.ndarray, content: np.ndarray, group: list[str], given:
 
 
 # Pixels. Pictures are decoded once, into a memory map that every later run uses too.
-def read_picture(source: Path | bytes, least: int = 2**20) -> np.ndarray:
+def read_picture(source: Path | bytes, least_side: int = 2**20) -> np.ndarray:
     """Decode a picture: upright, its first frame, on white where it is transparent, uint8 RGB [height, width, 3].
 
-    JPEGs come at an eighth, a quarter or half of their size if their sides stay twice `least` pixels. Of metadata the
-    orientation alone counts. Raises `UserError` for what is no whole picture (but damage inside a JPEG is not noticed),
-    and `OSError` where the file itself cannot be read.
+    JPEGs come at an eighth, a quarter or half of their size if their sides stay at least twice `least_side`. Of
+    metadata the orientation alone counts. Raises `UserError` for what is no whole picture (but damage inside a JPEG is
+    not noticed), and `OSError` where the file itself cannot be read.
     """
     data = source if isinstance(source, bytes) else source.read_bytes()
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            image.draft(None, (2 * least, 2 * least))
+            image.draft(None, (2 * least_side, 2 * least_side))
             image.load()
             return to_rgb(image)
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises all kinds of things, for metadata too, on which OpenCV is asked
-        np.empty(2**28, np.uint8)  # raises where memory is short, which decoders do not tell from damage
+        np.empty(2**28, np.uint8)  # raises where a limit on memory is near, which decoders do not tell from damage
         unknown = isinstance(error, UnidentifiedImageError)
         if unknown or not isinstance(error, OSError):  # that is, unless pixels are missing, which OpenCV would make up
             with contextlib.suppress(cv2.error):  # raised for what it cannot decode
                 whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
                 if whole is not None and whole.dtype == np.uint8 and whole.shape[2:] == (4,):  # transparent
                     return to_rgb(Image.fromarray(cv2.cvtColor(whole, cv2.COLOR_BGRA2RGBA)))
-                return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+                if whole is not None:
+                    whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+                    return cv2.cvtColor(whole, cv2.COLOR_BGR2RGB)
         why = "is empty or of no known format" if unknown else f"cannot be decoded: {error or type(error).__name__}"
         raise UserError(f"it {why}") from error
 
@@ -316,21 +321,21 @@ def decode_all(data: Path, files: list[tuple[str, str]], side: int, target: Path
 
 
 # Batches.
-def split_batches(examples: Tensor, batch_size: int, even: bool = True) -> list[Tensor]:
-    """Cut an epoch's examples, [n, ...], into batches, if `even` of one size, and take this process's part of each."""
-    whole = examples.tensor_split(-(-len(examples) // batch_size)) if even else examples.split(batch_size)
+def split_batches(examples: Tensor, batch_size: int, even: bool) -> list[Tensor]:
+    """Cut examples, [n, ...], into batches, if `even` of nearly equal size, and take this process's part of each."""
+    batches_of_all = examples.tensor_split(-(-len(examples) // batch_size)) if even else examples.split(batch_size)
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
-    return [batch[rank::world] for batch in whole]
+    return [batch[rank::world] for batch in batches_of_all]
 
 
-def draw_crops(rows: np.ndarray, least: float, mirror: bool, side: int, generator: np.random.Generator) -> Tensor:
+def draw_crops(rows: np.ndarray, crop_area: float, mirror: bool, side: int, generator: np.random.Generator) -> Tensor:
     """Draw a square crop for each of `rows`, int64 [...]: row, left, top, side, mirrored (0 or 1), int64 [..., 5].
 
-    Each has between `least` (0, 1] and all of the area of a square of `side` pixels, anywhere in it; half are
+    Each has between `crop_area` (0, 1] and all of the area of a square of `side` pixels, anywhere in it; half are
     mirrored, if `mirror`. Colours stay as they are: they are style.
     """
     chance = generator.random((4, *rows.shape))
-    width = (side * np.sqrt(least + (1 - least) * chance[0])).round()
+    width = (side * np.sqrt(crop_area + (1 - crop_area) * chance[0])).round()
     corner = np.floor(chance[1:3] * (side - width + 1))
     return torch.from_numpy(np.stack([rows, *corner, width, (chance[3] < 0.5) & mirror], axis=-1).astype(np.int64))
 
@@ -343,12 +348,12 @@ def batches(
     The plan's batches are int64 [b, 5] or [b, k, 5] (`draw_crops`), or [b, 1]: rows alone, of which the middle is seen.
     Pictures are float32 [b k, 3, size, size], their `colours` one of COLOURS, channels-last, which nets are fastest on.
     """
-    there, lengths = torch.cat(list(plan)).to(device), [len(batch) for batch in plan]  # all of an epoch at once
-    rows_there, crops_there = there[..., 0].contiguous().split(lengths), there[..., 1:].split(lengths)
+    on_device, lengths = torch.cat(list(plan)).to(device), [len(batch) for batch in plan]  # all of an epoch at once
+    all_rows, all_crops = on_device[..., 0].contiguous().split(lengths), on_device[..., 1:].split(lengths)
     mean, deviation = (torch.tensor(values, device=device).repeat(size) for values in COLOURS[colours])
     scale, shift = 1 / (255 * deviation), -mean / deviation
-    parts = (squares[rows.flatten()] for rows in rows_there) if squares.is_cuda else gather(squares, plan, device)
-    for rows, part, crops in zip(rows_there, parts, crops_there, strict=True):
+    parts = (squares[rows.flatten()] for rows in all_rows) if squares.is_cuda else gather(squares, plan, device)
+    for rows, part, crops in zip(all_rows, parts, all_crops, strict=True):
         if not crops.shape[-1]:
             start = (part.shape[1] - size) // 2
             pictures = part[:, start : start + size, start : start + size].float()
@@ -366,13 +371,13 @@ def gather(squares: Tensor, plan: Sequence[Tensor], device: torch.device) -> Ite
     def fetch(batch: Tensor) -> Tensor:
         rows = batch[..., 0].flatten()
         part = torch.empty((len(rows), *squares.shape[1:]), dtype=torch.uint8, pin_memory=stream is not None)
-        np.take(squares.numpy(), rows.numpy(), axis=0, out=part.numpy(), mode="clip")  # "raise" buffers
+        np.take(squares.numpy(), rows.numpy(), axis=0, out=part.numpy(), mode="clip")  # mode "raise" would copy twice
         with torch.cuda.stream(stream):
             return part.to(device, non_blocking=True)
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(fetch, plan[0])
-        for following in [*plan[1:], plan[0][:0]]:  # at the end, of nothing
+        for following in [*plan[1:], plan[0][:0]]:  # the last fetch is empty and unused
             part = ahead.result()
             if stream:
                 torch.cuda.current_stream().wait_stream(stream)
@@ -404,6 +409,6 @@ def crop_on_gpu(squares: Tensor, image_size: int, crops: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def predict(net: Callable, squares: Tensor, rows: np.ndarray, *view: Any, batch_size: int) -> Tensor:
-    """What a net in evaluation mode makes of rows, int64 [n], which `batches` with `view` gives it: float32 [n, d]."""
+    """The outputs of a net in evaluation mode for rows, int64 [n], float32 [n, d]; `view` is as `batches` takes it."""
     plan = torch.from_numpy(rows)[:, None].split(min(256, batch_size))
     return torch.cat([net(pictures).float() for _, pictures in batches(squares, plan, *view)])

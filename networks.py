@@ -34,7 +34,7 @@ class EmbeddingNet(nn.Module):
             raise UserError(f"--arch {arch}: torchvision has no such classifier")
         options = {}
         if arch.lower() in ("googlenet", "inception_v3"):
-            # Of what classifies at other depths only the last layer counts here; colours as their ImageNet weights expect.
+            # No auxiliary heads, and colours as these nets' ImageNet weights expect.
             options = {"aux_logits": False, "init_weights": True, "transform_input": True}
         self.backbone = models.get_model(arch, weights=None, **options)
         for layer in self.backbone.modules():
@@ -144,8 +144,9 @@ def load_weights(net: EmbeddingNet, weights: str, arch: str) -> None:
     own = net.state_dict()
     # What files may lack: a bottleneck, and counters that are newer than they are. What they may have more: a head.
     lacking = {name: value for name, value in own.items() if name.startswith("bottleneck.") or name.endswith("tracked")}
+    there = {name: value for name, value in state.items() if name in own or name.startswith("backbone.")}
     try:
-        net.load_state_dict(lacking | {name: state[name] for name in state if name in own or name[:9] == "backbone."})
+        net.load_state_dict(lacking | there)
     except RuntimeError as error:
         raise UserError(f"--weights {weights}: does not fit --arch and --embedding-dim: {str(error)[:300]}") from error
     print(f"weights: {sum(name in state for name in own)} of {len(own)} tensors come from {weights}")

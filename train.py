@@ -37,11 +37,11 @@ from utils import (
     stage_parser,
 )
 
-# What the description leaves open: ours, and what the libraries do by themselves (--plain). experiments/README.md has
-# what each is worth.
+# Where we depart: our choice, and what the description or else the libraries have, which --plain takes. To take one
+# entry back, copy its second value over its first. experiments/README.md has what each is worth.
 DEPARTURES = {
-    "length": (0.25, None),  # that embeddings get before distances are measured; None: as they come
-    "bottleneck_length": (1.5, None),  # that embeddings are scaled to on average at the start, before they get that
+    "length": (0.25, None),  # to which every embedding is scaled, before distances are measured; None: as it comes
+    "bottleneck_length": (1.5, None),  # mean length to which the bottleneck's outputs are scaled before training
     "average": ("active", "all"),  # a batch's loss: the mean over the triplets that do not keep the margin yet
     "momentum": (0.9, 0.0),  # of SGD
     "warm_up": (100, 0),  # steps in which the rate rises
@@ -49,7 +49,10 @@ DEPARTURES = {
     "crop_area": (0.4, 1.0),  # least share of a square that a training crop shows; validation sees its middle
     "mirror": (True, False),  # half of the training crops
     "even_batches": (True, False),  # no small batch at the end of an epoch
-    "squared": (False, False),  # distances in the loss; the paper's figure squares them, its re-implementation does not
+    "squared": (
+        False,
+        False,
+    ),  # no departure: the paper's figure squares the loss's distances, its re-implementation not
 }
 
 
@@ -84,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
             f"--stage1 {args.stage1}: knows {', '.join(stage1['classes'])}; {folder} has {', '.join(classes)}"
         )
     train_rows, val_rows = (np.flatnonzero((collection.split == part) & (number >= 0)) for part in ("train", "val"))
-    given = triplet.read_triplets(args.triplets, collection.split) if args.triplets else {}
+    given = triplet.read_triplets(args.triplets, np.where(number >= 0, collection.split, "")) if args.triplets else {}
     val_triplets = given["val"] if given else triplet.draw_fixed_triplets(number, other, val_rows)
     places = torch.from_numpy(np.searchsorted(val_rows, val_triplets)).to(device)
     val_labels = torch.from_numpy(number[val_rows]).to(device)
@@ -92,12 +95,14 @@ def main(args: argparse.Namespace) -> None:
     # Net and optimizer.
     embedding.to(device)
     if choice.bottleneck_length:
-        # That changes no embedding of a set length, but the steps: normalising divides gradients by the length, which
-        # stage 1 leaves at some 40, and with SGD at 0.001 little would move. (At 1 the first steps undo what it learnt.)
+        # This leaves scaled embeddings as they are but makes the steps larger: gradients are divided by the outputs'
+        # length, which is some 40 after stage 1, and with SGD at 0.001 little would move. (At a length of 1 the first
+        # steps undo what stage 1 learnt.)
         sample = np.random.default_rng(args.seed).permutation(train_rows)[:512]
         outputs = predict(embedding, squares, sample, *view, batch_size=args.batch_size)
+        scale = choice.bottleneck_length / outputs.norm(dim=1).mean()
         for parameter in embedding.bottleneck.parameters():
-            parameter.data *= choice.bottleneck_length / outputs.norm(dim=1).mean()
+            parameter.data *= scale
     net = triplet.TripletNet(embedding, choice.length)
     # Not fused for float16, whose first steps overflow: a fused step that is skipped leaves the momentum undefined.
     fused = precision != torch.float16 or None

@@ -64,8 +64,8 @@ def draw_triplets(
     """Draw a triplet for each of `rows`, int64 [n], as the anchor, every candidate as likely: int64 [n, 3].
 
     `label` and `other`, int64 over the whole collection, are what the embedding should know (style) and what it should
-    not (content), -1 where unknown. Where no picture keeps the content rule it gives way: the positive is any other
-    picture of the label, the negative any of another label; for how many anchors is returned too. Two labels are needed.
+    not (content), -1 where unknown. Where no picture keeps the content rule, any other picture of the label, or any of
+    another label, is taken; the number of such anchors is returned too. `rows` has two labels of two pictures each.
     """
     a, b = label[rows], other[rows]
     positive, negative, fallbacks = np.empty_like(rows), np.empty_like(rows), 0
@@ -73,7 +73,7 @@ def draw_triplets(
         anchors = np.flatnonzero((a == this_label) & (b == this_other))
         near = np.flatnonzero((a == this_label) & (b != this_other) & (b >= 0) & (this_other >= 0))
         far = np.flatnonzero((a != this_label) & (b == this_other) & (this_other >= 0))
-        fallbacks += len(anchors) * (not len(near) or not len(far))
+        fallbacks += 0 if len(near) and len(far) else len(anchors)
         if len(near):
             positive[anchors] = rows[generator.choice(near, len(anchors))]
         else:  # any other than the anchor itself: a place after its own counts one more
@@ -117,7 +117,7 @@ def read_triplets(files: list[Path], split: np.ndarray) -> dict[str, np.ndarray]
     return found
 
 
-def distances(embeddings: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def squared_distances(embeddings: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Blocks of rows, int64 [m], and their squared distances to all n, float32 [m, n], infinite to themselves."""
     embeddings = embeddings.double()
     lengths = embeddings.square().sum(dim=1)
@@ -136,7 +136,7 @@ def average_precisions(embeddings: Tensor, label: Tensor, other: Tensor | None =
     all that are at most as far away. With `other`, pictures that share that with the query too are taken out.
     """
     found = []
-    for rows, far in distances(embeddings):
+    for rows, far in squared_distances(embeddings):
         wanted = label[rows, None] == label
         if other is not None:
             far[wanted & (other[rows, None] == other)] = torch.inf

@@ -32,7 +32,7 @@ from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
 CONFIG, SPLIT, METRICS, WEIGHTS, RESUME = "config.json", "split.csv", "metrics.csv", "weights.pt", "resume.pt"
-# First words of the options that say where and how a run is computed, not what: it may go on with others.
+# First words of the options that say where and how a run is computed, not what: a resumed run may change these.
 FREE = {"run", "resume", "data", "stage1", "cache", "device", "amp", "compile", "visdom", "env"}
 NOT_FINITE = "the loss is not finite in epoch {}; {} keeps what was saved; try a smaller --lr or --amp off in a new run"
 ADVICE = "; start one by `python -m visdom.server -bind_local`, or lend yours by `ssh -R 8097:localhost:8097 gpu-box`"
@@ -163,7 +163,7 @@ def rate_at(step: int, steps: int, peak: float, warm_up: int, decay: str) -> flo
 def mean_over_batch(losses: Tensor, counted: Tensor) -> Tensor:
     """The mean of a batch's losses, float [b], over those that are `counted`, bool [b], in all processes together.
 
-    Each process returns its own part, so large that the mean of their gradients is the gradient of the whole.
+    Each process returns its share, scaled so that the mean of their gradients is the gradient of the whole batch's.
     """
     number = counted.sum()
     if distributed.is_initialized():
@@ -244,7 +244,7 @@ class Run:
             raise UserError(f"--run {self.folder}: {problem}, or {start} and another --run")
 
     def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> int:
-        """Go on from resume.pt if the run has begun; returns how many epochs are done. Later ones save these parts."""
+        """Go on from resume.pt if the run has begun; returns how many epochs are done. From then on these are saved."""
         self.parts = {"net": net, "optimizer": optimizer, "scaler": scaler}
         if (self.folder / RESUME).exists():
             state = torch.load(self.folder / RESUME, map_location="cpu", weights_only=True)
@@ -300,7 +300,7 @@ class Run:
         write_table(self.folder / METRICS, list(row), ([f"{x:.6g}" for x in one.values()] for one in self.history))
         began = time.monotonic()
         due = began > self.next_save or epoch in (1, self.args.epochs)
-        if better if self.args.keep == "best" else due:
+        if (self.args.keep == "best" and better) or (self.args.keep == "last" and due):
             weights = {name: part.state_dict() for name, part in self.parts["net"].named_children()}  # embedding, head
             weights = tree_map_only(Tensor, Tensor.cpu, {**self.facts["net"], "epoch": epoch, **weights})
             write_whole(self.folder / WEIGHTS, lambda file: torch.save(weights, file))

@@ -190,7 +190,7 @@ def verify_and_shrink(data: bytes) -> bytes:
         if data.startswith(JPEG):
             # It warns of broken colour profiles too, unless these are called otherwise.
             simplejpeg.decode_jpeg(data.replace(b"ICC_PROFILE", b"not_counted"), "GRAY", strict=True)
-        picture = read_picture(data, least=SHORT_SIDE)
+        picture = read_picture(data, least_side=SHORT_SIDE)
     except (UserError, ValueError) as error:
         raise Failure("damaged picture") from error
     scale = SHORT_SIDE / min(picture.shape[:2])

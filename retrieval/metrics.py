@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from triplet_network import average_precisions, distances, triplet_losses
+from triplet_network import average_precisions, squared_distances, triplet_losses
 
 DEFINITIONS = {
     "accuracy": "stage 1: share of the pictures whose own class has the highest score, of those whose class the net knows",
@@ -56,7 +56,7 @@ def measure_neighbours(embeddings: Tensor, label: Tensor) -> dict[str, Tensor]:
     k = min(len(label) - 1, max(100, int(others.max())))
     place = torch.arange(1, k + 1, device=label.device)
     found = []
-    for rows, far in distances(embeddings):
+    for rows, far in squared_distances(embeddings):
         same, wanted = label[rows, None] == label, others[rows, None]
         far = torch.where(same, torch.nextafter(far, far.new_tensor(torch.inf)), far)
         hits = same.gather(1, far.topk(k, largest=False).indices)
@@ -74,7 +74,7 @@ def measure_neighbours(embeddings: Tensor, label: Tensor) -> dict[str, Tensor]:
 
 def nearest_is_same(embeddings: Tensor, value: Tensor) -> Tensor:
     """Whether each picture's nearest has the same value, int64 [n], as it has itself: float64 [n]."""
-    return torch.cat([value[far.argmin(dim=1)] == value[rows] for rows, far in distances(embeddings)]).double()
+    return torch.cat([value[far.argmin(dim=1)] == value[rows] for rows, far in squared_distances(embeddings)]).double()
 
 
 def summarise(found: dict[str, Tensor], label: np.ndarray, triplets: np.ndarray, names: list[str]) -> dict[str, object]:

@@ -121,9 +121,9 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
     ("index", "says"),
     [
         (None, "no pictures in it; expected index.csv"),
-        ("path,class\na.txt,x\n", "row 2: .* style"),
+        ("path,class\na.txt,x\n", "row 2: .*style"),
         ("path,style\na.txt,x\nb.jpg,x\n", r"No such file .*b\.jpg"),
-        ("path,style\na.txt,x\na.txt,y\n", "row 3"),
+        ("path,style\na.txt,x\na.txt ,y\n", "row 3"),
         ("path,style,split\na.txt,x,training\n", "row 2: .*split"),
         ('path,style\n"a.txt,x\n', "not valid CSV"),
     ],

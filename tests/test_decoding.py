@@ -134,7 +134,7 @@ def test_a_large_jpeg_may_be_decoded_smaller_and_gives_the_same_square(size, ori
     image, exif = Image.fromarray(waves).resize(size, Image.Resampling.BICUBIC), Image.Exif()
     exif[0x0112] = orientation
     data = encode(image, "JPEG", quality=92, exif=exif)
-    whole, reduced = read_picture(data), read_picture(data, least=128)
+    whole, reduced = read_picture(data), read_picture(data, least_side=128)
     assert min(reduced.shape[:2]) >= 128 and reduced.size < whole.size / 3
     difference = to_square(whole, 128).astype(int) - to_square(reduced, 128)
     assert np.abs(difference).mean() < 2 and np.abs(difference).max() < 16

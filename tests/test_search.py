@@ -46,7 +46,7 @@ def test_a_query_finds_its_copy_first_and_never_itself(run, data, capsys):
 def test_without_data_the_run_s_own_folder_is_searched_by_what_the_run_has_decoded(data, tmp_path, capsys, monkeypatch):
     stage1(data, tmp_path / "run", "--cache", tmp_path / "cache", "--epochs", 1)
     seen, query = [], data / "noise" / "red" / "0.png"
-    monkeypatch.setattr(dataset, "read_picture", lambda path, least: seen.append(path) or read_picture(path, least))
+    monkeypatch.setattr(dataset, "read_picture", lambda path, side: seen.append(path) or read_picture(path, side))
     assert len(find(capsys, tmp_path / "run", query, "--top", 99)) == 89
     assert seen == [query] and not (data / ".pictures").exists()
 

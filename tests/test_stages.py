@@ -25,7 +25,7 @@ from networks import load_net
 from retrieval import evaluate
 from retrieval.embedding import load
 from triplet_network import average_precisions
-from utils import UserError, rate_at
+from utils import UserError, rate_at, write_table
 
 COLUMNS = {
     1: "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,images_per_second,seconds",
@@ -100,6 +100,18 @@ def test_plain_takes_back_every_departure_and_stage_2_keeps_stage_1s_split_label
     assert facts["label"] == "content" and facts["classes"] == sorted(CONTENTS)
     assert stage2(tmp_path / "1", tmp_path / "again", "--plain") == second, "dropout is drawn by the seed too"
     assert stage2(tmp_path / "1", tmp_path / "other", "--plain", "--seed", 1) != second
+
+
+def test_triplets_that_name_a_picture_of_no_label_are_left_out(data, tmp_path, capsys):
+    found = read_collection(data)
+    train, val = (np.flatnonzero(found.split == split).tolist() for split in ("train", "val"))
+    styles = [path.split("/")[0] if row not in (train[0], val[-1]) else "" for row, path in enumerate(found.paths)]
+    write_table(data / "index.csv", ("path", "style", "split"), zip(found.paths, styles, found.split, strict=True))
+    stage1(data, tmp_path / "1")
+    lists = train[1:4], val[:3], train[:3], [*val[:2], val[-1]]
+    (tmp_path / "list").write_text("".join(f"{a} {b} {c}\n" for a, b, c in lists))
+    stage2(tmp_path / "1", tmp_path / "2", "--triplets", tmp_path / "list", "--epochs", 1)
+    assert "triplets: 2 of 4" in capsys.readouterr().out
 
 
 def test_sizes_that_differ_tenfold_and_too_little_for_stage_2_are_said(data, tmp_path, capsys):
