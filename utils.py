@@ -384,9 +384,10 @@ class Curves:
             best = max(history, key=lambda row: row[run.score])
             state += f", best {run.score} {best[run.score]:.3f} in epoch {best['epoch']}"
         state += time.strftime(" (%H:%M)")  # of a run that was stopped, the last that was seen
-        settings = escape(", ".join(f"{name} {value}" for name, value in (vars(args) | facts["data"]).items()))
+        parts = vars(args), facts["data"], facts["departures"]
+        rows = [escape(", ".join(f"{name} {value}" for name, value in part.items())) for part in parts]
         opts = {"title": "run", "width": 450, "height": 350}
-        client.text(f"{self.title} {state}<p>{settings}<p>{escape(str(facts['departures']))}", "run", self.env, opts)
+        client.text("<p>".join([f"{self.title} {state}", *rows]), "run", self.env, opts)
         epochs = range(1, len(history) + 1)
         for name in ("train_loss", "val_loss", run.score):  # a run that begins has traces without points here
             title = f"stage {facts['net']['stage']} {name}"
