@@ -263,7 +263,7 @@ def load_pictures(
     A `UserError` names pictures that cannot be decoded, or else the returned collection has them in no split.
     """
     data, side = collection.folder.resolve(), round(image_size * STORED_PER_SEEN)
-    name = "-".join(data.parts[1:])
+    name = "-".join(data.parts[1:])[-200:]
     folder = cache / name if cache else collection.folder / ".pictures"
     if not cache and not os.access(folder if folder.exists() else data, os.W_OK):
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sketching-with-style" / name
@@ -272,9 +272,9 @@ def load_pictures(
     stamps, target = [f"{stat.st_size} {stat.st_mtime_ns}" for stat in collection.stats], folder / f"{side}.squares"
     lock = take_lock(folder / ".lock", wait=True)  # of several processes the first decodes all
     decode_all(data, list(zip(collection.paths, stamps, strict=True)), side, target)
-    lock.release()
     table = json.loads(target.with_suffix(".json").read_bytes())
     squares = torch.from_numpy(np.memmap(target, np.uint8, "r", shape=(len(table), side, side, 3)))
+    lock.release()  # the map that is open stays as it is, even if a run with other pictures puts a new one in its place
     if broken := [f"{path} ({problem})" for path, _, problem in table if problem]:
         said = f"{len(broken)} pictures cannot be read: {', '.join(broken[:20])}{', ...' * (len(broken) > 20)}"
         if not skip_unreadable:
