@@ -13,6 +13,7 @@ Then run `train.py`.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,7 +95,8 @@ def main(args: argparse.Namespace) -> None:
     # The run: its folder, its curves, and how far it is.
     facts = {name: getattr(args, name) for name in ("arch", "embedding_dim", "image_size", "label")}
     facts |= {"stage": 1, "dropout": choice.dropout, "colours": choice.colours, "classes": classes}
-    facts = {"net": facts, "departures": vars(choice), "data": collection.facts, "precision": str(precision)}
+    data = {**collection.facts, "pictures": Counter(collection.split.tolist())}
+    facts = {"net": facts, "departures": vars(choice), "data": data, "precision": str(precision)}
     run = Run(args, facts, zip(collection.paths, collection.split.tolist(), strict=True), score="val_accuracy")
     done = run.restore(net, optimizer, scaler)
     # Under torchrun each process trains on its part of every batch, with the mean of all processes' gradients.
@@ -130,9 +132,8 @@ def main(args: argparse.Namespace) -> None:
 
         net.eval()
         scores = predict(net, squares, val_rows, *view, batch_size=args.batch_size)
-        val_loss = cross_entropy(scores, target[val_rows]).item()
         right = (scores.argmax(dim=1) == target[val_rows]).float()
-        validated = {"val_loss": val_loss, "val_accuracy": right.mean().item()}
+        validated = {"val_loss": cross_entropy(scores, target[val_rows]).item(), "val_accuracy": right.mean().item()}
         run.end_epoch(validated, rate, order.size)
 
     if done < args.epochs:

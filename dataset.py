@@ -83,14 +83,16 @@ def read_collection(folder: Path, split_seed: int | None = 0, known: dict[str, s
     if not folder.is_dir():
         ways = "`python -m bam.harvest --db bam.sqlite --out data/bam` gets BAM, `python -m standin data/standin` draws"
         raise UserError(f"--data {folder}: is no folder; correct it. {ways} the stand-in collection, to try things")
-    table = read_index(folder / "index.csv") if (folder / "index.csv").exists() else walk(folder)
+    table = read_index(folder / "index.csv") if (folder / "index.csv").exists() else walk(folder, split_seed is None)
+    there = {row["path"] for row in table if (folder / row["path"]).is_file()}
+    wanted = [row["path"] for row in table] if known is None else [path for path, split in known.items() if split]
+    if gone := [path for path in wanted if path not in there]:
+        what = f"lacks {len(gone)} pictures that {'index.csv' if known is None else 'stage 1'} has, first {gone[0]}"
+        raise UserError(f"--data {folder}: {what}; put them back")
     if known is not None:
-        there = {row["path"] for row in table}
-        if gone := [path for path, split in known.items() if split and path not in there]:
-            raise UserError(f"--data {folder}: lacks {len(gone)} of stage 1's pictures, first {gone[0]}; put them back")
         if new := len(there - known.keys()):
             print(f"data: {new} pictures are new since stage 1 and left out")
-        table = [{**row, "split": known[row["path"]]} for row in table if row["path"] in known]
+        table = [{**row, "split": known[row["path"]]} for row in table if row["path"] in there & known.keys()]
     paths, split = [row["path"] for row in table], np.array([row.get("split", "") for row in table], dtype="<U5")
     stats, classes, number = [(folder / path).stat() for path in paths], {}, {}
     for label, bam in (("style", BAM_STYLES), ("content", BAM_CONTENTS)):  # in BAM's order if all names are BAM's
@@ -108,13 +110,13 @@ def read_collection(folder: Path, split_seed: int | None = 0, known: dict[str, s
         if copies := sum(not row.get("group") for row in table) - len(first):
             print(f"data: {copies} files are copies of others, byte for byte; those of no given split stay together")
         split = draw_splits(*number.values(), group, split, split_seed)
-    counts = {name: int((split == name).sum()) for name in SPLITS if name in split}
     state = paths, [stat.st_size for stat in stats], [one.tolist() for one in number.values()], split.tolist()
     fingerprint = sha256(repr(state).encode("utf-8", "backslashreplace")).hexdigest()[:16]
-    facts = {"folder": str(folder.resolve()), "pictures": counts, "fingerprint": fingerprint}
-    said = "".join(f", {count} {name}" for name, count in counts.items())
-    labels = "; ".join(f"{len(names)} {label}s: {', '.join(names) or 'none'}" for label, names in classes.items())
-    print(f"data: {len(table)} pictures{said}; {labels}")
+    facts = {"folder": str(folder.resolve()), "fingerprint": fingerprint}
+    counts = {name: (split == name).sum() for name in SPLITS} | {"of no style": (number["style"] < 0).sum()}
+    said = "".join(f", {count} {name}" for name, count in counts.items() if count)
+    styles, contents = classes.values()
+    print(f"data: {len(table)} pictures{said}; {len(contents)} contents; {len(styles)} styles: {', '.join(styles)}")
     return Collection(folder, paths, stats, classes, number, split, facts)
 
 
@@ -134,28 +136,28 @@ def read_index(index: Path) -> list[dict[str, str]]:
     return table
 
 
-def walk(folder: Path) -> list[dict[str, str]]:
-    """The rows that an index.csv would have, without styles where there are no folders. Says what is passed over.
+def walk(folder: Path, flat: bool) -> list[dict[str, str]]:
+    """The rows that an index.csv would have; if `flat`, pictures beside no folders too, of no style.
 
-    Raises `UserError` where no pictures are left, in all or in the folder of a style.
+    Says what is passed over. Raises `UserError` where no pictures are left, in all or in the folder of a style.
     """
-    table, passed_over, styles, errors, seen = [], Counter(), set(), [], {folder.resolve()}
-    names = {path.name.lower() for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
+    table, passed_over, styles, errors = [], Counter(), set(), []
+    inside = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    names, flat = {path.name.lower() for path in inside}, flat and all(path.is_symlink() for path in inside)
     by_split = names <= SPLIT_FOLDERS.keys() or len(names & SPLIT_FOLDERS.keys()) > 1
     for place, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
-        path = Path(place).relative_to(folder)
+        path, here = Path(place).relative_to(folder), Path(place).resolve()
         split = SPLIT_FOLDERS.get(path.parts[0].lower()) if by_split and path.parts else ""
         parts = () if split is None else path.parts[int(by_split) :]
         style, content, *deeper = (*parts, "", "")
-        real = {Path(place, name).resolve(): name for name in sorted(folders) if name[0] != "."}
-        folders[:] = [name for target, name in real.items() if target not in seen]  # links may go in circles
-        seen |= real.keys()
-        flat = not path.parts and not folders
+        folders[:] = sorted(n for n in folders if n[0] != "." and not here.is_relative_to((here / n).resolve()))
+        if any(deeper):  # links to each other would go in circles, as those to a folder above would
+            folders[:] = [name for name in folders if not (here / name).is_symlink()]
         if path.parts and {".lock", "split.csv", "embeddings.npz"} & set(files):  # a cache, a run, an evaluation
             style, folders[:] = "", []
         for name in sorted(name for name in files if name[0] != "."):
             suffix = Path(name).suffix.lower()
-            if (style or flat) and suffix in SUFFIXES and not any(deeper):
+            if (style or (flat and not path.parts)) and suffix in SUFFIXES and not any(deeper):
                 table.append({"path": (path / name).as_posix(), "style": style, "content": content, "split": split})
             else:
                 passed_over[place, suffix or "no suffix"] += 1
@@ -270,11 +272,15 @@ def load_pictures(
         print(f"pictures: {collection.folder} cannot be written, so the decoded ones are kept in {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     stamps, target = [f"{stat.st_size} {stat.st_mtime_ns}" for stat in collection.stats], folder / f"{side}.squares"
-    lock = take_lock(folder / ".lock", wait=True)  # of several processes the first decodes all
+    if distributed.is_initialized() and distributed.get_rank():
+        distributed.barrier()  # until the first process has decoded all
+    lock = take_lock(folder / ".lock", wait=True)
     decode_all(data, list(zip(collection.paths, stamps, strict=True)), side, target)
     table = json.loads(target.with_suffix(".json").read_bytes())
     squares = torch.from_numpy(np.memmap(target, np.uint8, "r", shape=(len(table), side, side, 3)))
     lock.release()  # the map that is open stays as it is, even if a run with other pictures puts a new one in its place
+    if distributed.is_initialized() and not distributed.get_rank():
+        distributed.barrier()
     if broken := [f"{path} ({problem})" for path, _, problem in table if problem]:
         said = f"{len(broken)} pictures cannot be read: {', '.join(broken[:20])}{', ...' * (len(broken) > 20)}"
         if not skip_unreadable:
@@ -293,7 +299,7 @@ def decode_all(data: Path, files: list[tuple[str, str]], side: int, target: Path
     Squares of files that did not change are taken over. The map's table, beside it, says which could not be decoded.
     """
     table, kept = target.with_suffix(".json"), {}
-    if table.exists():
+    if table.exists() and target.exists():
         rows = json.loads(table.read_bytes())
         squares = np.memmap(target, np.uint8, "r", shape=(len(rows), side, side, 3))
         kept = {(path, stamp): (square, problem) for (path, stamp, problem), square in zip(rows, squares, strict=True)}
@@ -308,6 +314,7 @@ def decode_all(data: Path, files: list[tuple[str, str]], side: int, target: Path
         return *file, problem
 
     cv2.setNumThreads(1)  # each thread here has a picture of its own
+    cv2.utils.logging.setLogLevel(0)  # what is wrong with one is in the table
     part, shape = target.with_suffix(".part"), (len(files), side, side, 3)
     # Space is taken at once, where the system can: a map that finds the disk full kills its process.
     take_space = getattr(os, "posix_fallocate", lambda *_: None)
@@ -320,7 +327,6 @@ def decode_all(data: Path, files: list[tuple[str, str]], side: int, target: Path
     write_whole(table, json.dumps(rows).encode())
 
 
-# Batches.
 def split_batches(examples: Tensor, batch_size: int, even: bool) -> list[Tensor]:
     """Cut examples, [n, ...], into batches, if `even` of nearly equal size, and take this process's part of each."""
     batches_of_all = examples.tensor_split(-(-len(examples) // batch_size)) if even else examples.split(batch_size)

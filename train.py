@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -110,8 +111,8 @@ def main(args: argparse.Namespace) -> None:
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
 
     # The run: its folder, its curves, and how far it is.
-    facts = {"net": {**stage1, "stage": 2}, "departures": vars(choice), "data": collection.facts}
-    facts["precision"] = str(precision)
+    facts = {"net": {**stage1, "stage": 2}, "departures": vars(choice), "precision": str(precision)}
+    facts["data"] = {**collection.facts, "pictures": Counter(collection.split.tolist())}
     run = Run(args, facts, zip(collection.paths, collection.split.tolist(), strict=True), score="val_map")
     done = run.restore(net, optimizer, scaler)
     # Under torchrun each process trains on its part of every batch, with the mean of all processes' gradients.

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -95,7 +96,7 @@ def write_whole(path: Path, content: bytes | Callable[[Any], Any]) -> None:
         part.replace(path)
     except (OSError, RuntimeError) as error:  # the latter from torch.save; neither names the file
         number, name = getattr(error, "errno", None) or errno.ENOSPC, getattr(error, "filename", None) or path
-        raise OSError(number, f"{os.strerror(number)}; mend that or choose another folder", str(name)) from error
+        raise OSError(number, f"{os.strerror(number)} (mend that, or choose another folder)", str(name)) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -191,7 +192,8 @@ def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
                 raise UserError(f"--device {name}: {reason}; choose another, or --device cpu") from error
             print(f"device: the CPU ({reason})")
     if many and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=timedelta(hours=6))  # for the first to decode all pictures
         sys.stdout = Output(None) if distributed.get_rank() else sys.stdout
     if amp == "auto" and device.type == "cuda":
         major, _ = torch.cuda.get_device_capability()
@@ -210,14 +212,12 @@ def choose_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
 class Run:
     """A run and its folder, which README.md describes. `facts` are in its config.json, "net" of them in weights.pt too.
 
-    `split` has the rows of split.csv; `score` names the column of metrics.csv that tells the best epoch.
+    `split` has split.csv's rows; `score` names the column of metrics.csv that tells the best epoch. Raises `UserError`.
     """
 
     def __init__(self, args: argparse.Namespace, facts: dict[str, Any], split: Iterable, score: str) -> None:
-        """Make the folder of a new run, or see that it holds this run. Raises `UserError`."""
         self.args, self.folder, self.facts, self.score = args, args.run, facts, score
-        self.history: list[dict[str, float]] = []
-        self.losses: list[float] = []  # of each step, as the mean over its batch
+        self.history, self.losses = [], []  # rows of metrics.csv, and the mean loss of each step
         self.epoch_steps, self.recent, self.next_save = 0, [], 0.0
         self.curves = Curves(self)
         self.leads = not distributed.is_initialized() or distributed.get_rank() == 0  # writes, plots and prints
@@ -226,7 +226,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = take_lock(self.folder / ".lock", wait=False)
         options = json.loads(json.dumps(vars(args), default=lambda path: str(path.resolve())))  # paths in full
-        if not (self.folder / METRICS).exists():
+        if not any((self.folder / name).exists() for name in (METRICS, RESUME)):
             write_table(self.folder / SPLIT, ("path", "split"), split)
             config = {"options": options, **facts, "torch": torch.__version__}
             write_whole(self.folder / CONFIG, json.dumps(config, indent=2).encode())
@@ -234,7 +234,7 @@ class Run:
         before = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
         began = {name: before["options"].get(name) for name in options if name.split("_")[0] not in FREE}
         other = [f"--{name.replace('_', '-')} {value}" for name, value in began.items() if value != options[name]]
-        if before["data"]["fingerprint"] != facts["data"]["fingerprint"] or before["net"] != facts["net"]:
+        if not other and (before["data"]["fingerprint"], before["net"]) != (facts["data"]["fingerprint"], facts["net"]):
             other.append("other pictures, labels or splits, or another --stage1")
         if other or not args.resume:
             problem = (
@@ -355,7 +355,7 @@ class Curves:
                     while error.__context__:  # down to what the system said
                         error = error.__context__
                     raise UserError(f"{error}{ADVICE if isinstance(error, ConnectionRefusedError) else ''}") from error
-                if answer.status_code != 200 or answer.text.startswith("<"):
+                if answer.status_code != 200:
                     raise UserError(f"status {answer.status_code}: it wants a login, has another path, or is no Visdom")
                 return answer.text
 
@@ -365,9 +365,10 @@ class Curves:
         visdom.logger.setLevel("CRITICAL")
         server, port, path = re.split(r":(\d+)(?=/|$)", self.address, maxsplit=1)
         client = Client(server, None, port, path, env="all", raise_exceptions=True, use_incoming_socket=False)
-        folder, env = self.run.folder.resolve(), self.run.args.env
-        names = [env] if env else ["-".join(folder.parts[-count:]) for count in (2, 3)]
-        names = [re.sub(r"[\W_]+", "-", name)[-80:].strip("-") for name in names]
+        if client.win_exists("run") is None:
+            raise UserError("it is no Visdom")
+        parts, env = self.run.folder.resolve().parts, self.run.args.env
+        names = [re.sub(r"[\W_]+", "-", env or "-".join(parts[-count:]))[-80:].strip("-") for count in (2, 3)]
         names.append(f"{names[-1]}-{sha256(self.title.encode()).hexdigest()[:4]}")
         self.env = next(name for name in names if self.title in (client.text_in("run", name) or self.title))
         print(f"visdom: {self.address}/env/{self.env}, beside other runs in {self.address}/env/all")
@@ -412,7 +413,8 @@ class Curves:
     def draw_line(self, env: str, title: str, name: str, xlabel: str, x: Iterable, y: Iterable) -> None:
         """Draw a trace in a window, whose title is that of y too."""
         xaxis = {"title": xlabel, "type": "category" if xlabel == "epoch" else "linear"}  # whole numbers
-        layout = {"plotly": {"xaxis": xaxis, "yaxis": {"title": title, "rangemode": "tozero"}}}
-        opts = {"title": title, "showlegend": True, "markers": xlabel == "epoch", "markersize": 4, "layoutopts": layout}
+        layout = {"xaxis": xaxis, "yaxis": {"title": title, "rangemode": "normal" if "loss" in title else "tozero"}}
+        opts = {"title": title, "showlegend": True, "markers": xlabel == "epoch", "markersize": 4}
+        opts["layoutopts"] = {"plotly": layout}
         x, y = ([float(f"{value:.6g}") for value in values] for values in (x or [1], y or [math.nan]))
         self.client.line(y, x, title, env, opts, "replace" if self.client.win_exists(title, env) else None, name)

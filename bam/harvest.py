@@ -56,7 +56,7 @@ class Harvest:
     def __init__(self, out: Path, candidates: Candidates) -> None:
         """Find out what earlier runs left. What failed for want of an answer is forgotten, and so asked for again."""
         self.out, self.candidates, self.table = out, candidates, out / "failures.csv"
-        if not self.table.exists() and any(path.name[0] != "." for path in out.glob("*")):
+        if not self.table.exists() and {path.name for path in out.glob("[!.]*")} - {"lost+found"}:
             raise UserError(f"--out {out}: holds files that are not this command's; give a new folder")
         self.have = np.zeros(len(candidates.mid), bool)
         for style, (start, *_, end) in zip(candidates.styles, candidates.bounds.tolist(), strict=True):

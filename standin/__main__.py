@@ -68,7 +68,7 @@ def claim(folder: Path, options: dict[str, int]) -> None:
         found = json.loads(note.read_text())
         if found != options:
             raise UserError(f"{folder}: holds a collection drawn with other options, {found}; name another folder")
-    elif any(path.name[0] != "." for path in folder.iterdir()):
+    elif {path.name for path in folder.glob("[!.]*")} - {"lost+found"}:
         raise UserError(f"{folder}: holds something else already; name a new or an empty folder")
     else:
         write_whole(note, json.dumps(options).encode())

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import filelock
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -125,6 +126,15 @@ def strike(place: str, times: int, number: int) -> None:
         register_optimizer_step_pre_hook(come)
     else:
         sys.addaudithook(lambda event, _: come() if event == "os.rename" else None)
+
+
+def refuse_locks() -> None:
+    """As of a network file system."""
+
+    def acquire(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    filelock.FileLock._acquire = acquire
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -114,7 +114,16 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
     for number in range(4):
         for style, other in ("ab", "ba"):
             (tmp_path / "real" / style / str(number)).symlink_to(tmp_path / "real" / other)
-    assert {"a/1.jpg", "a/2.jpg", "b/3.jpg"} <= set(read_collection(tmp_path / "real").paths)
+    (tmp_path / "real" / "above").symlink_to(tmp_path)  # with another style's pictures
+    make_folder(tmp_path / "holiday", ["1.jpg"])
+    found = read_collection(tmp_path / "real")
+    assert {"a/1.jpg", "a/2.jpg", "b/3.jpg"} <= set(found.paths) and found.classes["style"] == ["a", "b"]
+
+
+def test_a_folder_may_have_two_names(tmp_path):
+    make_folder(tmp_path, ["train/a/1.jpg", "train/b/1.jpg", "test/a/2.jpg", "test/b/2.jpg"])
+    (tmp_path / "val").symlink_to("test")
+    assert Counter(read_collection(tmp_path).split.tolist()) == {"train": 2, "val": 2, "test": 2}
 
 
 @pytest.mark.parametrize(
@@ -122,15 +131,15 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
     [
         (None, "no pictures in it; expected index.csv"),
         ("path,class\na.txt,x\n", "row 2: .*style"),
-        ("path,style\na.txt,x\nb.jpg,x\n", r"No such file .*b\.jpg"),
+        ("path,style\na.txt,x\nb.jpg,x\nc.jpg,x\n", r"lacks 2 pictures that index\.csv has, first b\.jpg"),
         ("path,style\na.txt,x\na.txt ,y\n", "row 3"),
         ("path,style,split\na.txt,x,training\n", "row 2: .*split"),
         ('path,style\n"a.txt,x\n', "not valid CSV"),
     ],
 )
 def test_a_folder_that_is_not_as_described_is_refused_in_one_line_that_names_it(tmp_path, index, says):
-    with pytest.raises((UserError, FileNotFoundError), match=says) as caught:
-        read_collection(make_folder(tmp_path, ["a.txt"], index))
+    with pytest.raises(UserError, match=says) as caught:
+        read_collection(make_folder(tmp_path, ["a.txt", "in-no-folder.jpg"], index))
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -183,7 +192,8 @@ def test_a_known_split_outranks_all_and_new_pictures_are_left_out_and_counted(tm
     known = {"a/1.jpg": "val", "b/1.jpg": "train", "b/2.jpg": "test"}
     found = read_collection(folder, known=known)
     assert dict(zip(found.paths, found.split.tolist(), strict=True)) == known
-    read_collection(folder, known={**known, "broken.jpg": ""})  # which stage 1 left out, and which is gone
+    make_folder(folder, [], "path,style\na/1.jpg,a\na/2.jpg,a\nb/1.jpg,b\nb/2.jpg,b\nbroken.jpg,b\n")
+    assert read_collection(folder, known={**known, "broken.jpg": ""}).paths == list(known), "left out, and gone since"
     assert "1 pictures are new since stage 1 and left out" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"lacks 1 of stage 1's pictures, first c/1\.jpg"):
+    with pytest.raises(UserError, match=r"lacks 1 pictures that stage 1 has, first c/1\.jpg"):
         read_collection(folder, known={**known, "c/1.jpg": "train"})

@@ -10,13 +10,12 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-import filelock
 import numpy as np
 import pytest
 import running
 import torch
 from conftest import CONTENTS, STYLES, draw_collection
-from running import STAGE1, STAGE2, assert_same_run, read_rows, run_elsewhere, stage1, stage2, strike
+from running import STAGE1, STAGE2, assert_same_run, read_rows, refuse_locks, run_elsewhere, stage1, stage2, strike
 
 import classification_net
 import train
@@ -204,15 +203,6 @@ def lose_output() -> None:
     sys.stdout, sys.stderr = (os.fdopen(write, "w", closefd=False) for _ in range(2))
 
 
-def refuse_locks() -> None:
-    """As of a network file system."""
-
-    def acquire(*_: object) -> None:
-        raise OSError(37, "No locks available")
-
-    filelock.FileLock._acquire = acquire
-
-
 @pytest.mark.parametrize("circumstance", [ignore_hangup, close_output, lose_output, refuse_locks])
 def test_a_run_goes_through(circumstance, collection, stage1_run, tmp_path):
     said = run_elsewhere(STAGE1, collection, tmp_path / "run", before=(circumstance,))
@@ -266,7 +256,7 @@ def test_a_full_disk_ends_the_run_and_it_goes_on_later(collection, stage1_run, t
     run, size = tmp_path / "run", (stage1_run / "resume.pt").stat().st_size - 1
     limit = (resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
     said = run_elsewhere(STAGE1, collection, run, status=1, before=limit)
-    assert f"File too large; mend that or choose another folder: '{run / 'resume.pt'}'" in said.splitlines()[-1]
+    assert f"File too large (mend that, or choose another folder): '{run / 'resume.pt'}'" in said.splitlines()[-1]
     assert (run / "weights.pt").exists() and not list(run.glob(".*.part"))
     stage1(collection, run, "--resume")
     assert_same_run(run, stage1_run)

@@ -43,6 +43,7 @@ def test_another_seed_draws_other_pictures():
 def test_a_folder_with_anything_else_in_it_is_refused_but_hidden_files_do_not_count(tmp_path):
     options = {"per_cell": 1, "size": 32, "seed": 0}
     (tmp_path / ".DS_Store").touch()
+    (tmp_path / "lost+found").mkdir()
     for _ in range(2):
         claim(tmp_path, options)
     assert json.loads((tmp_path / NOTE).read_text()) == options

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import STAGE1, STAGE2, finish, options_of, read_rows, stage1, stage2, start
+from running import STAGE1, STAGE2, finish, options_of, read_rows, refuse_locks, stage1, stage2, start
 
 
 def become(rank: int, port: int) -> None:
-    """Set what torchrun sets in the environment of its second process or first, of two."""
+    """Set what torchrun sets in the environment of its second process or first, of two, on a file system without locks."""
+    refuse_locks()
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
@@ -37,11 +38,11 @@ def assert_close(run: Path, other: Path) -> None:
         assert (mine[name] - theirs[name]).norm() <= 0.02 * theirs[name].norm() + 1e-5, name
 
 
-def test_two_processes_train_both_stages_like_one_and_the_first_alone_speaks(collection, tmp_path):
+def test_two_processes_train_both_stages_like_one_and_the_first_alone_speaks(collection, data, tmp_path):
     one, two = ([tmp_path / f"{processes} {stage}" for stage in "12"] for processes in ("one", "two"))
     stage1(collection, one[0], "--arch", "smooth")
     stage2(*one, "--batch-size", 9)
-    said = run_two(STAGE1, collection, two[0], "--arch", "smooth")
+    said = run_two(STAGE1, data, two[0], "--arch", "smooth")
     assert said[0].count("epoch 1 ") == 1 and "epoch" not in said[1] and "done:" not in said[1]
     assert_close(two[0], one[0])
     run_two(STAGE2, one[0], two[1], "--batch-size", 9)

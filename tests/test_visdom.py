@@ -232,7 +232,7 @@ def test_the_real_reason_is_said_once_where_there_is_no_visdom_and_waiting_costs
     threading.Thread(target=page.serve_forever, daemon=True).start()
     reasons = {
         f"http://localhost:{server.port}": "status 404: it wants a login, has another path",
-        f"http://localhost:{page.server_port}": "status 200: it wants",
+        f"http://localhost:{page.server_port}": "it is no Visdom",
         "http://no-such-host.invalid": "[Nn]ame|resol",
         "http://localhost:99999": "Failed to parse",
         f"http://localhost:{stalled.getsockname()[1]}": "timed out",
