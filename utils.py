@@ -238,7 +238,7 @@ class Run:
             other.append("other pictures, labels or splits, or another --stage1")
         if other or not args.resume:
             problem = (
-                f"began with {', '.join(other)}; give the same" if args.resume else "holds a run; go on by --resume"
+                f"began with {', '.join(other)}; give the same" if args.resume else "holds a run; --resume goes on"
             )
             start = f"start from its weights by --{'weights' if 'weights' in options else 'stage1'} {self.folder}"
             raise UserError(f"--run {self.folder}: {problem}, or {start} and another --run")
