@@ -237,9 +237,7 @@ class Run:
         if not other and (before["data"]["fingerprint"], before["net"]) != (facts["data"]["fingerprint"], facts["net"]):
             other.append("other pictures, labels or splits, or another --stage1")
         if other or not args.resume:
-            problem = (
-                f"began with {', '.join(other)}; give the same" if args.resume else "holds a run; --resume goes on"
-            )
+            problem = f"began with {', '.join(other)}; give the same" if args.resume else "holds a run; add --resume"
             start = f"start from its weights by --{'weights' if 'weights' in options else 'stage1'} {self.folder}"
             raise UserError(f"--run {self.folder}: {problem}, or {start} and another --run")
 

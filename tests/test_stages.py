@@ -224,7 +224,7 @@ def test_names_of_any_bytes_and_a_launchers_leftovers_go_through_both_stages(dat
 
 def test_a_run_goes_on_with_its_own_options_and_data_alone(data, tmp_path):
     stage1(data, tmp_path / "run")
-    with pytest.raises(UserError, match="holds a run; --resume goes on"):
+    with pytest.raises(UserError, match="holds a run; add --resume"):
         stage1(data, tmp_path / "run")
     with pytest.raises(UserError, match="began with --epochs 3; .*start from its weights by --weights"):
         stage1(data, tmp_path / "run", "--resume", "--epochs", 30)
