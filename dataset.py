@@ -206,7 +206,7 @@ def draw_splits(style: np.ndarray, content: np.ndarray, group: list[str], given:
 def read_picture(source: Path | bytes, least_side: int = 2**20) -> np.ndarray:
     """Decode a picture: upright, its first frame, on white where it is transparent, uint8 RGB [height, width, 3].
 
-    JPEGs come at an eighth, a quarter or half of their size if their sides stay at least twice `least_side`. Of
+    JPEGs come at an eighth, a quarter or half of their size where their sides stay at least twice `least_side`. Of
     metadata the orientation alone counts. Raises `UserError` for what is no whole picture (but damage inside a JPEG is
     not noticed), and `OSError` where the file itself cannot be read.
     """

@@ -124,8 +124,10 @@ def take_lock(path: Path, wait: bool) -> filelock.FileLock:
         lock.acquire()
     except filelock.Timeout as error:
         raise UserError(f"{path.parent}: another process trains in it; wait for it, or choose another") from error
-    except (OSError, NotImplementedError) as error:  # of file systems without locks
-        print(f"note: {path.parent} cannot be locked ({error}); start nothing else there meanwhile")
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        print(f"note: {path.parent} is on a file system without locks; start nothing else there meanwhile")
     return lock
 
 

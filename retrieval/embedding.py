@@ -113,8 +113,8 @@ def embed_collection(run: Path, net: TrainedNet, collection: Collection) -> Tens
 
     They are kept in the run's folder, and made anew when its weights or a picture changed.
     """
-    files = [run / WEIGHTS, *(collection.folder / path for path in collection.paths)]
-    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    stats = (run / WEIGHTS).stat(), *collection.stats
+    state = collection.paths, [(stat.st_size, stat.st_mtime_ns) for stat in stats]
     values = state, collection.folder.resolve()
     key, place = (sha256(repr(value).encode("utf-8", "backslashreplace")).hexdigest() for value in values)
     kept = run / f"embeddings-{place[:8]}.npz"
