@@ -46,10 +46,10 @@ SPLIT_FOLDERS |= dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "v
 Image.init()
 FORMATS = [form for form in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF") if form in Image.OPEN]
 SUFFIXES = {suffix for suffix, form in Image.EXTENSION.items() if form in FORMATS}
-# A long text beside the pixels is no reason to refuse them, nor is a large scan.
+# A long text beside the pixels is no reason to refuse them.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30
-Image.MAX_IMAGE_PIXELS = 2**29
-warnings.filterwarnings("ignore", "The given NumPy array is not writ")  # maps are for reading
+Image.MAX_IMAGE_PIXELS = 10**8  # pictures of more than twice that are OpenCV's, which needs far less memory
+warnings.filterwarnings("ignore", "The given NumPy array is not writ|Image size ")  # maps are for reading
 STORED_PER_SEEN = 8 / 7  # squares are kept a little larger than the net sees them: 256 pixels for 224
 GPU_RESERVE = 4e9  # bytes of a GPU's memory that are left to training
 # Mean and deviation by which colours in [0, 1] are centred: ImageNet's, as torchvision's weights expect, or none.
